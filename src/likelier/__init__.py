@@ -1,0 +1,1 @@
+"""likelier makes the answers people prefer likelier."""
