@@ -1,0 +1,70 @@
+"""What every stage's configuration shares: one pydantic model per stage, frozen, unknown keys refused.
+
+The command line, the YAML file and the Python function all fill the same model, so there is no second
+configuration. A field's name is its flag (`max_tokens` is `--max-tokens`), its description is its help.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from likelier.errors import UsageError
+
+
+class StageConfig(BaseModel):
+    """Base of all stage configurations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Self:
+        """The configuration with `values` filled in, or a one-line `UsageError` that names the key and the remedy."""
+        for key in values:
+            if key not in cls.model_fields:
+                raise UsageError(f"unknown setting `{key}`{nearest(key, cls.model_fields)}")
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise UsageError(_one_line(error)) from None
+
+
+def nearest(word: str, known: Any) -> str:
+    """A hint that names the closest known word, or nothing.
+
+    >>> nearest("betta", ["beta", "loss"])
+    '; did you mean `beta`?'
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file; hyphens in keys are read as underscores."""
+    import yaml
+
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path} must hold `key: value` lines at its top level, not a {type(loaded).__name__}")
+    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first fault of a pydantic error in our words, naming the flag."""
+    fault = error.errors()[0]
+    name = ".".join(str(part) for part in fault["loc"][:1]).replace("_", "-")
+    message = fault["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    given = "" if fault["type"] == "missing" else f" (given {fault['input']!r})"
+    return f"--{name}: {message[0].lower()}{message[1:]}{given}"
