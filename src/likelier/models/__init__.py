@@ -1,1 +1,1 @@
-
+"""Loading, saving and shrinking language models, and telling them apart by content."""

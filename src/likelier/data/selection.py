@@ -1,0 +1,75 @@
+"""What a stage needs of a row: which of its completions, and what order between them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from likelier.data.faults import RowError
+from likelier.data.records import Record
+from likelier.data.tally import Tally
+
+Need = Literal["pairs", "ranking", "scores", "best", "completions"]
+"""`"pairs"`: answers in strict order, two by two; `"ranking"`: one order of all; `"scores"`: a number each;
+`"best"`: the preferred answers alone (SFT); `"completions"`: all, whatever is known of them (scoring)."""
+
+Ties = Literal["drop", "half"]
+"""Tied answers: left out and counted, or each way round with half the weight."""
+
+TIE = "tie left out"
+BOTH_BAD = "both bad left out"
+UNWANTED = "unwanted answer left out"
+
+
+def ranking_of(record: Record) -> list[list[int]] | None:
+    """The row's order, best group first; from its scores where it has no ranking; None where it has neither.
+
+    >>> from likelier.data.records import Completion
+    >>> answers = [Completion(content=c) for c in "abc"]
+    >>> ranking_of(Record(file="f", row=1, id="1", prompt="p", completions=answers, scores=[1.0, 3.0, 1.0]))
+    [[1], [0, 2]]
+    """
+    if record.ranking is not None or record.scores is None:
+        return record.ranking
+    groups: dict[float, list[int]] = {}
+    for index, score in enumerate(record.scores):
+        groups.setdefault(score, []).append(index)
+    return [groups[score] for score in sorted(groups, reverse=True)]
+
+
+def select(record: Record, need: Need, ties: Ties, tally: Tally) -> list[int]:
+    """The completions that a stage needs of a row, in the row's order; none where the row is left out.
+
+    Raises `RowError` for a row that says nothing a stage of this kind could use.
+    """
+    everything = list(range(len(record.completions)))
+    if need == "completions":
+        return everything
+    if need == "best":
+        return _best(record, tally)
+    if need == "scores":
+        if record.scores is None:
+            raise RowError("scores", "no scores", "no `scores`: this loss needs a number for each answer")
+        return everything
+    return _ordered(record, need, ties, tally)
+
+
+def _best(record: Record, tally: Tally) -> list[int]:
+    if record.label is False:
+        tally.note(UNWANTED, record)
+        return []
+    if record.verdict is not None:
+        tally.note(BOTH_BAD if record.verdict == "both_bad" else TIE, record)
+        return []
+    ranking = ranking_of(record)
+    return sorted(ranking[0]) if ranking else list(range(len(record.completions)))
+
+
+def _ordered(record: Record, need: Need, ties: Ties, tally: Tally) -> list[int]:
+    ranking = ranking_of(record)
+    if record.label is not None or ranking is None or sum(map(len, ranking)) < 2:
+        raise RowError(None, "unpaired", "one answer without a rival: this stage needs preferences")
+    halved = need == "pairs" and ties == "half"
+    if len(ranking) > 1 or halved:
+        return sorted(index for group in ranking for index in group)
+    tally.note(BOTH_BAD if record.verdict == "both_bad" else TIE, record)
+    return []

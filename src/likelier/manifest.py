@@ -1,0 +1,80 @@
+"""Files that are whole or absent, and the manifest beside each: what it was made from, how, and with what.
+
+A stage's output is written beside its place and renamed into it; its manifest comes last, so a file with a
+manifest is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from likelier.errors import UsageError, WorkError
+
+_PACKAGES = ("likelier", "torch", "transformers", "tokenizers", "numpy")
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's content, as `sha256:…`."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `text` beside `path`, synced, and renames it into place; raises `WorkError` where it cannot."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise WorkError(
+            f"cannot write {path}: {error.strerror}; free space or choose another --out"
+        ) from None
+
+
+def manifest_path(output: Path) -> Path:
+    """Where the manifest of a file lies.
+
+    >>> manifest_path(Path("runs/samples.jsonl")).name
+    'samples.manifest.json'
+    """
+    return output.with_name(f"{output.stem}.manifest.json")
+
+
+def write_manifest(
+    output: Path, *, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Path], **more: Any
+) -> None:
+    """Writes the manifest of `output`: its hash, its inputs' hashes, the configuration, the versions."""
+    manifest = {
+        "stage": stage,
+        "output": {"file": output.name, "hash": file_hash(output)},
+        "inputs": {name: {"file": str(path), "hash": file_hash(path)} for name, path in inputs.items()},
+        "config": dict(config),
+        "versions": versions(),
+        "command": sys.argv,
+        **more,
+    }
+    write_whole(manifest_path(output), json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that make the numbers."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        found[package] = metadata.version(package)
+    return found

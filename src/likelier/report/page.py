@@ -1,0 +1,179 @@
+"""The demo's page: one HTML file that needs no network and no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from likelier.report.comparison import Comparison
+from likelier.report.pictures import changes_picture, frontier_picture, rewards_picture, training_picture
+from likelier.stats import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A pair that was trained on, with its numbers before and after: the method on one row of data."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_score: float
+    rejected_score: float
+    beta: float
+    reference_logps: tuple[float, float]
+    """log π_ref of chosen and rejected."""
+    policy_logps: tuple[float, float]
+    """log π_θ of them, after training."""
+
+    @property
+    def log_ratios(self) -> tuple[float, float]:
+        """log π_θ − log π_ref of chosen and rejected."""
+        chosen, rejected = (
+            policy - reference
+            for policy, reference in zip(self.policy_logps, self.reference_logps, strict=True)
+        )
+        return chosen, rejected
+
+    @property
+    def rewards(self) -> tuple[float, float]:
+        """The implicit rewards, math.md (8)."""
+        chosen, rejected = self.log_ratios
+        return self.beta * chosen, self.beta * rejected
+
+    @property
+    def margin(self) -> float:
+        """u of math.md (7)."""
+        return self.rewards[0] - self.rewards[1]
+
+    @property
+    def weight(self) -> float:
+        """σ(−u), the pair's weight in the gradient, math.md (9)."""
+        return 1 / (1 + math.exp(self.margin))
+
+    @property
+    def loss(self) -> float:
+        """−log σ(u)."""
+        return math.log1p(math.exp(-self.margin))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideBySide:
+    """One prompt's answers before and after, drawn with the same random numbers."""
+
+    subject: str
+    prompt: str
+    before: str
+    after: str
+    reward_before: float
+    reward_after: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPage:
+    """All that the page says."""
+
+    model: str
+    reward: str
+    reward_meaning: str
+    beta: float
+    num_train_prompts: int
+    num_train_answers: int
+    num_pairs: int
+    num_undecided: int
+    num_skipped: int
+    train_subjects: Sequence[str]
+    held_out_subjects: Sequence[str]
+    metrics: Sequence[dict[str, Any]]
+    comparison: Comparison
+    example: Example
+    side_by_side: Sequence[SideBySide]
+    """The first answers to prompts that were fixed beforehand."""
+    gained: Sequence[SideBySide]
+    """The prompts whose mean reward rose most."""
+    lost: Sequence[SideBySide]
+    """And those where it fell most."""
+    max_new_tokens: int
+    settings: Sequence[tuple[str, str]]
+    commands: Sequence[tuple[str, str]]
+    """What to do next: (what it does, the command)."""
+    seconds: float
+    quick: bool
+
+
+def render_page(page: DemoPage) -> str:
+    """The page as HTML; all text of prompts and models is escaped."""
+    environment = Environment(
+        loader=PackageLoader("likelier", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=number, signed=signed, interval=interval, percent=percent, interval_percent=interval_percent
+    )
+    pictures = {
+        "rewards": rewards_picture(page.comparison, reward=page.reward),
+        "changes": changes_picture(page.comparison),
+        "training": training_picture(page.metrics),
+        "frontier": frontier_picture(page.comparison),
+    }
+    # The pictures are ours: their only text is numbers, fixed labels and the reward's name, escaped in SVG.
+    safe = {name: Markup(svg) for name, svg in pictures.items()}
+    return environment.get_template("page.html.j2").render(page=page, pictures=safe)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number with a true minus sign, and no minus before a zero.
+
+    >>> number(-0.344), number(-0.001), number(12.5, 1)
+    ('−0.34', '0.00', '12.5')
+    """
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A change, with its sign.
+
+    >>> signed(0.151), signed(-0.151), signed(0.0)
+    ('+0.15', '−0.15', '0.00')
+    """
+    text = number(value, digits)
+    return text if text.startswith("−") or float(text) == 0 else f"+{text}"
+
+
+def interval(estimate: Estimate, digits: int = 2) -> str:
+    """An estimate's interval, or that there is none.
+
+    >>> interval(Estimate(value=0.2, low=0.1, high=0.3, n=9, clusters=9))
+    '[0.10, 0.30]'
+    """
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """A share as per cent.
+
+    >>> percent(0.614)
+    '61 %'
+    """
+    return f"{number(100 * value, digits)} %"
+
+
+def interval_percent(estimate: Estimate) -> str:
+    """A share's interval as per cent.
+
+    >>> interval_percent(Estimate(value=0.2, low=0.1, high=0.3, n=9, clusters=9))
+    '[10 %, 30 %]'
+    """
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return f"[{percent(estimate.low)}, {percent(estimate.high)}]"

@@ -1,0 +1,151 @@
+"""Pictures as inline SVG: matplotlib draws them, CSS variables of the page colour them, light and dark.
+
+A picture is drawn in stand-in colours, each of which becomes `var(--name)` in the SVG. Blue and orange of the
+Okabe-Ito palette stay apart for every kind of colour vision; nothing is said by colour alone.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from likelier.report.comparison import Comparison
+
+INK, FAINT, BEFORE, AFTER, DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {INK: "ink", FAINT: "faint", BEFORE: "before", AFTER: "after", DOWN: "down"}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "likelier",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+_SIZE = (4.8, 3.1)
+Metrics = Sequence[dict[str, Any]]
+
+
+def rewards_picture(comparison: Comparison, *, reward: str) -> str:
+    """The distribution of the answers' rewards before and after, with both means."""
+    before = [value for answers in comparison.rewards_before for value in answers]
+    after = [value for answers in comparison.rewards_after for value in answers]
+    low, high = min(before + after), max(before + after)
+    edges = [low + (high - low or 1.0) * step / 20 for step in range(21)]
+    with rc_context(_STYLE):
+        figure, axes = _figure()
+        for values, color, name in ((before, BEFORE, "before"), (after, AFTER, "after")):
+            weights = [100 / len(values)] * len(values)
+            axes.hist(values, edges, weights=weights, color=color, alpha=0.22)
+            axes.hist(values, edges, weights=weights, color=color, histtype="step", linewidth=1.6, label=name)
+            style = "--" if name == "before" else "-"
+            axes.axvline(fmean(values), color=color, linestyle=style, linewidth=1.4)
+        axes.set(xlabel=f"reward of an answer ({reward})", ylabel="% of answers")
+        axes.legend(loc="upper left", title="lines: means")
+        return _svg(figure, "rewards")
+
+
+def changes_picture(comparison: Comparison) -> str:
+    """The change of each prompt's mean reward, in order of size, with the mean and its interval."""
+    pairs = zip(comparison.rewards_before, comparison.rewards_after, strict=True)
+    changes = sorted(fmean(after) - fmean(before) for before, after in pairs)
+    mean = comparison.reward.change
+    with rc_context(_STYLE):
+        figure, axes = _figure()
+        colors = [AFTER if change >= 0 else DOWN for change in changes]
+        axes.bar(range(1, len(changes) + 1), changes, color=colors, width=0.8)
+        if mean.interval is not None:
+            axes.axhspan(*mean.interval, color=INK, alpha=0.16, linewidth=0)
+        axes.axhline(mean.value, color=INK, linewidth=1.2)
+        axes.axhline(0, color=FAINT, linewidth=0.8)
+        label = "mean, 95 % interval" if mean.interval is not None else "mean"
+        place = {"xytext": (0, 6), "textcoords": "offset points", "va": "bottom"}
+        axes.annotate(label, (1, (mean.interval or (0, mean.value))[1]), **place)  # type: ignore[arg-type]
+        axes.set(xlabel="held-out prompts, by their change", ylabel="change of mean reward")
+        axes.margins(x=0.01)
+        return _svg(figure, "changes")
+
+
+def training_picture(metrics: Metrics) -> str:
+    """Loss, margin and accuracy of each step's pairs before its update."""
+    steps = [line["step"] for line in metrics]
+    panels = (
+        ("rewards/margins", "margin û", 0.0),
+        ("loss", "loss", math.log(2)),
+        ("rewards/accuracies", "accuracy", 0.5),
+    )
+    with rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        for axes, (key, name, start) in zip(figure.subplots(3, 1, sharex=True), panels, strict=True):
+            axes.axhline(start, color=FAINT, linewidth=1, linestyle=":")
+            axes.plot(steps, [line[key] for line in metrics], color=AFTER)
+            axes.set_ylabel(name)
+        axes.set_xlabel("step (dotted: the value at θ = ref)")
+        figure.align_ylabels()
+        return _svg(figure, "training")
+
+
+def frontier_picture(comparison: Comparison) -> str:
+    """Mean reward against KL to the reference: where training started, where it ended, prompt by prompt."""
+    start, end, kl = comparison.reward.before, comparison.reward.after, comparison.kl
+    with rc_context(_STYLE):
+        figure, axes = _figure()
+        prompts = [fmean(values) for values in comparison.rewards_after]
+        axes.scatter(comparison.kl_per_prompt, prompts, s=10, color=AFTER, alpha=0.35, linewidths=0)
+        axes.plot([0, kl.value], [start.value, end.value], color=FAINT, linewidth=1)
+        _cross(axes, 0.0, start, None, BEFORE, "s")
+        _cross(axes, kl.value, end, kl.interval, AFTER, "o")
+        text = {"textcoords": "offset points", "weight": "bold"}
+        axes.annotate("π_ref", (0, start.value), xytext=(8, -14), color=BEFORE, **text)  # type: ignore[arg-type]
+        axes.annotate("π_θ", (kl.value, end.value), xytext=(8, 8), color=AFTER, **text)  # type: ignore[arg-type]
+        axes.set(xlabel="KL(π_θ ‖ π_ref), nats per answer (dots: prompts)", ylabel="mean reward")
+        return _svg(figure, "frontier")
+
+
+def _cross(
+    axes: Axes, x: float, y: Any, x_interval: tuple[float, float] | None, color: str, mark: str
+) -> None:
+    """A point with its intervals."""
+    y_error = None if y.interval is None else [[y.value - y.low], [y.high - y.value]]
+    x_error = None if x_interval is None else [[x - x_interval[0]], [x_interval[1] - x]]
+    axes.errorbar(x, y.value, yerr=y_error, xerr=x_error, color=color, marker=mark, capsize=3)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element: without a size of its own, ids that no other has, colours by variable."""
+    figure.patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", svg)
+    svg = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", svg)
+    svg = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    return svg

@@ -1,0 +1,272 @@
+"""Tree attention: every node attends to its ancestors and, causally, to itself.
+
+Registered with transformers as the attention function `likelier_tree`, so that any decoder that takes a custom
+attention function reads trees. The tree travels with the call, as an attribute of the attention mask (a
+four-dimensional bool tensor, which the mask code hands through untouched), never in a global: gradient
+checkpointing and two models in one process stay right.
+
+Two exact forms:
+- `BlockedAttention`: plain matrix products, block of queries by block of queries. A block's shapes depend on its
+  own branch and trunk alone, so on CPU its numbers are the same bits whatever else is in the pack. It takes any
+  precision, soft-capping and sliding windows, and its backward recomputes the probabilities.
+- on CUDA in half precision, the variable-length kernel of PyTorch, with the trunk's keys expanded per branch.
+
+Departs from the usual flash attention on CPU on purpose: its bfloat16 backward takes six times as long as this
+one at the lengths of preference data (docs/log.md).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from likelier.scoring.packing import Span
+
+ATTENTION = "likelier_tree"
+_QUERY_BLOCK = 128
+"""Queries per block: bounds the memory of the scores at [heads, 128, context] for long answers."""
+
+
+class TreePlan:
+    """The spans of one pack, as attention reads them; `carrier()` makes the mask that brings it there."""
+
+    def __init__(self, spans: tuple[Span, ...]) -> None:
+        self.spans = spans
+        self.calls = 0
+        """How often attention was computed from this plan: the check at load counts one per layer."""
+        self._varlen: tuple[Tensor, Tensor, Tensor, int, int] | None = None
+
+    def carrier(self, device: torch.device) -> Tensor:
+        """A `[1, 1, 1, 1]` bool mask with this plan on it."""
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+        mask.tree = self  # type: ignore[attr-defined]
+        return mask
+
+    def varlen(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """For a variable-length kernel: key index, cumulative query and key lengths, and the longest of both."""
+        if self._varlen is None:
+            keys = [[*span.context, (span.start, span.stop)] for span in self.spans]
+            index = torch.cat([torch.arange(a, b) for path in keys for a, b in path])
+            num_queries = [span.stop - span.start for span in self.spans]
+            num_keys = [sum(b - a for a, b in path) for path in keys]
+            cumulative = [
+                torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
+                for n in (num_queries, num_keys)
+            ]
+            self._varlen = (index.to(device), *cumulative, max(num_queries), max(num_keys))
+        return self._varlen
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention over the tree that `attention_mask` carries; ordinary sdpa when it carries none.
+
+    Args:
+        query: `[1, heads, T, D]`; key: `[1, key heads, T, D]`; value: `[1, key heads, T, Dv]`.
+        sliding_window: keys seen, in logical positions, the query's own included.
+
+    Returns:
+        `[1, T, heads, Dv]`, and None where transformers expects weights.
+    """
+    plan: TreePlan | None = getattr(attention_mask, "tree", None)
+    if plan is None:
+        if softcap is not None:
+            raise ValueError("soft-capped attention outside a tree: load the model with attn_implementation='eager'")
+        window = {} if sliding_window is None else {"sliding_window": sliding_window}
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **window, **kwargs
+        )
+    plan.calls += 1
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    if _takes_varlen(query, value, softcap):
+        return _varlen_attention(query, key, value, plan, scale, sliding_window), None
+    # Half precision would round the scores: on CPU float32 products of these shapes are as fast.
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    out = BlockedAttention.apply(
+        query[0].to(dtype), key[0].to(dtype), value[0].to(dtype), plan.spans, scale, sliding_window, softcap
+    )
+    return out.to(query.dtype)[None], None
+
+
+class BlockedAttention(torch.autograd.Function):
+    """`[heads, T, D]`, `[key heads, T, D]`, `[key heads, T, Dv]` -> `[T, heads, Dv]`, block by block."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        spans: tuple[Span, ...],
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        key, value = key.contiguous(), value.contiguous()
+        grouped = _grouped(torch.mul(query, scale, out=query.new_empty(query.shape)), key.shape[0])
+        out = value.new_empty(query.shape[1], query.shape[0], value.shape[2])
+        for span in spans:
+            keys, values = _along_path(key, span), _along_path(value, span)
+            for start, stop, low, high in _blocks(span, window):
+                _, weights = _weights(grouped, keys, span, (start, stop, low, high), window, softcap)
+                block = torch.bmm(weights, values[:, low:high])
+                out[start:stop] = _ungrouped(block, stop - start)
+        ctx.save_for_backward(grouped, key, value)
+        ctx.spans, ctx.scale, ctx.window, ctx.softcap = spans, scale, window, softcap
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grouped, key, value = ctx.saved_tensors
+        grad_query = torch.empty_like(grouped)
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        grad_grouped = _grouped(grad_out.permute(1, 0, 2), key.shape[0])
+        for span in ctx.spans:
+            keys, values = _along_path(key, span), _along_path(value, span)
+            grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+            for block in _blocks(span, ctx.window):
+                start, stop, low, high = block
+                capped, weights = _weights(grouped, keys, span, block, ctx.window, ctx.softcap)
+                grad_block = grad_grouped[:, :, start:stop].reshape(key.shape[0], -1, value.shape[2])
+                grad_values[:, low:high].baddbmm_(weights.transpose(1, 2), grad_block)
+                grad_weights = torch.bmm(grad_block, values[:, low:high].transpose(1, 2))
+                grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+                if capped is not None:
+                    grad_scores = grad_scores * (1 - (capped / ctx.softcap).square())
+                queries = _block_queries(grouped, start, stop)
+                grad_keys[:, low:high].baddbmm_(grad_scores.transpose(1, 2), queries)
+                grad_query[:, :, start:stop] = torch.bmm(grad_scores, keys[:, low:high]).view_as(
+                    grad_query[:, :, start:stop]
+                )
+            _add_along_path(grad_key, grad_keys, span)
+            _add_along_path(grad_value, grad_values, span)
+        return grad_query.mul_(ctx.scale).flatten(0, 1), grad_key, grad_value, None, None, None, None
+
+
+def _blocks(span: Span, window: int | None) -> list[tuple[int, int, int, int]]:
+    """`(start, stop)` in the flat row and `(low, high)` in the path's keys, for each block of a node's queries."""
+    blocks = []
+    for start in range(span.start, span.stop, _QUERY_BLOCK):
+        stop = min(start + _QUERY_BLOCK, span.stop)
+        first, last = span.position + start - span.start, span.position + stop - span.start
+        blocks.append((start, stop, 0 if window is None else max(0, first - window + 1), last))
+    return blocks
+
+
+def _weights(
+    grouped: Tensor,
+    keys: Tensor,
+    span: Span,
+    block: tuple[int, int, int, int],
+    window: int | None,
+    softcap: float | None,
+) -> tuple[Tensor | None, Tensor]:
+    """The soft-capped scores (None without a cap) and their softmax, `[key heads, group × queries, keys]`."""
+    start, stop, low, high = block
+    scores = torch.bmm(_block_queries(grouped, start, stop), keys[:, low:high].transpose(1, 2))
+    capped = None
+    if softcap is not None:
+        capped = torch.tanh(scores / softcap) * softcap
+        scores = capped.clone()
+    first = span.position + start - span.start
+    mask = _band(stop - start, high - low, first - low, window, scores.dtype, scores.device)
+    scores.unflatten(1, (-1, stop - start)).add_(mask)
+    return capped, torch.softmax(scores, -1)
+
+
+@lru_cache(maxsize=512)
+def _band(
+    queries: int, keys: int, first: int, window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The additive mask `[queries, keys]`: query i stands at position `first + i` of the keys' path."""
+    query = torch.arange(first, first + queries, device=device)[:, None]
+    key = torch.arange(keys, device=device)[None]
+    hidden = key > query
+    if window is not None:
+        hidden |= key <= query - window
+    return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+
+
+def _grouped(heads: Tensor, key_heads: int) -> Tensor:
+    """`[heads, T, D]` as `[key heads, group, T, D]`, contiguous."""
+    return heads.contiguous().unflatten(0, (key_heads, -1))
+
+
+def _block_queries(grouped: Tensor, start: int, stop: int) -> Tensor:
+    """One block's queries, those that share a key head stacked: `[key heads, group × queries, D]`."""
+    return grouped[:, :, start:stop].reshape(grouped.shape[0], -1, grouped.shape[3])
+
+
+def _ungrouped(block: Tensor, queries: int) -> Tensor:
+    """`[key heads, group × queries, D]` as `[queries, heads, D]`."""
+    return block.unflatten(1, (-1, queries)).flatten(0, 1).transpose(0, 1)
+
+
+def _along_path(heads: Tensor, span: Span) -> Tensor:
+    """The rows of `[heads, T, D]` from the root to the end of `span`."""
+    own = heads[:, span.start : span.stop]
+    if not span.context:
+        return own
+    return torch.cat([*(heads[:, start:stop] for start, stop in span.context), own], dim=1)
+
+
+def _add_along_path(total: Tensor, path: Tensor, span: Span) -> None:
+    """Add gradients along a path back to their nodes, in the order of the spans: the same sum every time."""
+    offset = 0
+    for start, stop in (*span.context, (span.start, span.stop)):
+        total[:, start:stop] += path[:, offset : offset + stop - start]
+        offset += stop - start
+
+
+def _takes_varlen(query: Tensor, value: Tensor, softcap: float | None) -> bool:
+    half = query.dtype in (torch.bfloat16, torch.float16) or value.dtype in (torch.bfloat16, torch.float16)
+    return query.is_cuda and half and softcap is None and query.shape[-1] == value.shape[-1]
+
+
+def _varlen_attention(
+    query: Tensor, key: Tensor, value: Tensor, plan: TreePlan, scale: float, window: int | None
+) -> Tensor:
+    """The same through PyTorch's variable-length kernel, causal from the bottom right."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    dtype = value.dtype if value.dtype in (torch.bfloat16, torch.float16) else query.dtype
+    group = query.shape[1] // key.shape[1]
+    index, query_ends, key_ends, longest_query, longest_keys = plan.varlen(query.device)
+    # index_select, not indexing: its backward is deterministic. Heads are repeated since `enable_gqa` came
+    # after torch 2.11.
+    keys, values = (
+        heads[0].to(dtype).repeat_interleave(group, 0).transpose(0, 1).index_select(0, index)
+        for heads in (key, value)
+    )
+    out = varlen_attn(
+        query[0].to(dtype).transpose(0, 1).contiguous(),
+        keys.contiguous(),
+        values.contiguous(),
+        query_ends,
+        key_ends,
+        longest_query,
+        longest_keys,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),
+    )
+    return out[None]  # type: ignore[index]
+
+
+AttentionInterface.register(ATTENTION, tree_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,364 @@
+"""The arithmetic of a forward pass: what runs in which precision, and in which shapes.
+
+bfloat16 means here: inputs of matrix products in bfloat16, everything else in float32: residual stream, norms,
+softmax, log-sum-exp, master weights, and the sum of gradients over micro-batches. The bfloat16 copy of a weight is
+made once per update (`Kernels.refresh`), not once per micro-batch.
+
+On CPU the library picks its matrix kernel by the number of rows, so the same token gets other bits in another
+pack. Here every forward product therefore has `ROWS` rows: a row's numbers depend on the row alone. Backward
+products run at full size.
+
+`Kernels` gives a model's own modules these forwards, and takes them away again:
+- every linear layer; layers that read the same tensor (queries, keys and values) share one product;
+- RMS norms and gated MLPs, where a check of numbers, not of names, shows that ours is the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+ROWS = 256
+
+
+class Kernels:
+    """Forwards in `dtype` for the linear layers, norms and gated MLPs of `model`; `remove()` undoes it.
+
+    Args:
+        model: its parameters stay what they are; float32 or float64 masters.
+        dtype: of the inputs of matrix products: bfloat16, or the parameters' own.
+        probe: runs one forward of the model, during which layers that share an input are found.
+    """
+
+    def __init__(self, model: nn.Module, *, dtype: torch.dtype, probe: Callable[[], object]) -> None:
+        self.dtype = dtype
+        self._patched: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._weights: list[WorkingWeights] = []
+        # The norm of a float64 model computes in float32 as transformers wrote it; ours would be better, and so
+        # differ from ordinary rows by more than 1e-12.
+        fuse = dtype != torch.float64
+        mlps = [m for m in model.modules() if fuse and _is_gated_mlp(m)]
+        inside = {id(child) for mlp in mlps for child in mlp.modules()}
+        for norm in [m for m in model.modules() if fuse and isinstance(m, nn.Module)]:
+            offset = _rms_offset(norm)
+            if offset is not None:
+                self._patch(norm, _norm_forward(norm, offset, dtype))
+        for mlp in mlps:
+            self._patch(mlp, self._mlp_forward(mlp))
+        head = _output_head(model)
+        linears = [
+            m for m in model.modules() if _is_linear(m) and id(m) not in inside and m is not head
+        ]
+        for group in _siblings(linears, probe):
+            shared = self._shared(group)
+            for index, linear in enumerate(group):
+                self._patch(linear, _member_forward(shared, index))
+        self.head = self._own(head) if head is not None and _is_linear(head) else None
+        self.install()
+
+    def refresh(self) -> None:
+        """Bring the working copies up to date after an update of the weights."""
+        for weights in self._weights:
+            weights.refresh()
+
+    def install(self) -> None:
+        """Give the modules our forwards."""
+        for module, forward in self._patched:
+            module.forward = forward  # type: ignore[method-assign]
+
+    def remove(self) -> None:
+        """Give them their own again."""
+        for module, _ in self._patched:
+            module.__dict__.pop("forward", None)
+
+    def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self._patched.append((module, forward))
+
+    def _own(self, *linears: nn.Module) -> WorkingWeights:
+        weights = WorkingWeights(linears, self.dtype)
+        self._weights.append(weights)
+        return weights
+
+    def _shared(self, linears: Sequence[nn.Module]) -> _SharedInput:
+        return _SharedInput(self._own(*linears))
+
+    def _mlp_forward(self, mlp: nn.Module) -> Callable[[Tensor], Tensor]:
+        into, out = self._own(mlp.gate_proj, mlp.up_proj), self._own(mlp.down_proj)  # type: ignore[arg-type]
+
+        def forward(x: Tensor) -> Tensor:
+            return GatedMLP.apply(x, into, out, *into.parameters, *out.parameters)
+
+        return forward
+
+
+class WorkingWeights:
+    """One or several linear layers as one matrix `[N, K]` in the working precision."""
+
+    def __init__(self, linears: Sequence[nn.Module], dtype: torch.dtype) -> None:
+        self.linears = list(linears)
+        self.sizes = [_out_features(linear) for linear in linears]
+        self.parameters: list[Tensor] = [linear.weight for linear in linears]  # type: ignore[misc]
+        self.biases: list[Tensor | None] = [linear.bias for linear in linears]  # type: ignore[misc]
+        self.parameters += [bias for bias in self.biases if bias is not None]
+        self.transposed = [isinstance(linear, Conv1D) for linear in linears]
+        self.dtype = dtype
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Copy the master weights; one layer in its own precision is used as it is."""
+        matrices = [
+            linear.weight.T if conv else linear.weight  # type: ignore[operator,union-attr]
+            for linear, conv in zip(self.linears, self.transposed, strict=True)
+        ]
+        if len(matrices) == 1 and matrices[0].dtype == self.dtype:
+            self.matrix = matrices[0].detach()
+        elif hasattr(self, "matrix"):
+            for part, matrix in zip(self.matrix.split(self.sizes), matrices, strict=True):
+                part.copy_(matrix)
+        else:
+            self.matrix = torch.cat([matrix.to(self.dtype) for matrix in matrices])
+        self.bias: Tensor | None = None
+        if any(bias is not None for bias in self.biases):
+            self.bias = torch.cat(
+                [
+                    self.matrix.new_zeros(size) if bias is None else bias.detach().to(self.dtype)
+                    for size, bias in zip(self.sizes, self.biases, strict=True)
+                ]
+            )
+
+    def gradients(self, grad_out: Tensor, x: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
+        """Gradients of `parameters` from `[T, N]` and `[T, K]`, in their order."""
+        parts = grad_out.split(self.sizes, dim=1)
+        result: list[Tensor | None] = []
+        count = len(self.linears)
+        if all(needed[:count]) and not any(self.transposed):
+            result += (grad_out.T @ x).split(self.sizes)
+        else:
+            for part, conv, need in zip(parts, self.transposed, needed[:count], strict=True):
+                result.append(None if not need else x.T @ part if conv else part.T @ x)
+        for part, bias in zip(parts, self.biases, strict=True):
+            if bias is not None:
+                result.append(part.sum(0, dtype=torch.promote_types(part.dtype, torch.float32)))
+        return result
+
+
+def fixed_rows_linear(
+    x: Tensor, matrix: Tensor, bias: Tensor | None = None, *, rows: int = ROWS
+) -> Tensor:
+    """`x @ matrix.T + bias` for `[T, K]` and `[N, K]`; on CPU in products of `rows` rows, the last one padded.
+
+    >>> x = torch.randn(300, 8)
+    >>> torch.equal(fixed_rows_linear(x, torch.eye(8))[290:], fixed_rows_linear(x[290:], torch.eye(8)))
+    True
+    """
+    if x.is_cuda:
+        return F.linear(x, matrix, bias)
+    out = x.new_empty(len(x), len(matrix))
+    full = len(x) - len(x) % rows
+    for start in range(0, full, rows):
+        block = slice(start, start + rows)
+        if bias is None:
+            torch.mm(x[block], matrix.T, out=out[block])
+        else:
+            torch.addmm(bias, x[block], matrix.T, out=out[block])
+    if full < len(x):
+        padded = x.new_zeros(rows, x.shape[1])
+        padded[: len(x) - full] = x[full:]
+        out[full:] = F.linear(padded, matrix, bias)[: len(x) - full]
+    return out
+
+
+class SharedLinear(torch.autograd.Function):
+    """Linear layers that read the same tensor, as one product: `[…, K]` -> one `[…, N_i]` per layer."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: WorkingWeights, *parameters: Tensor) -> tuple[Tensor, ...]:
+        flat = x.reshape(-1, x.shape[-1]).to(weights.dtype)
+        out = fixed_rows_linear(flat, weights.matrix, weights.bias)
+        ctx.save_for_backward(flat)
+        ctx.weights, ctx.shape, ctx.dtype = weights, x.shape, x.dtype
+        parts = out.split(weights.sizes, dim=1)
+        return tuple(part.view(*x.shape[:-1], part.shape[1]) for part in parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        (flat,) = ctx.saved_tensors
+        weights: WorkingWeights = ctx.weights
+        parts = [grad.reshape(len(flat), -1).to(weights.dtype) for grad in grads]
+        grad_out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        grad_x = (grad_out @ weights.matrix).view(ctx.shape).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        return grad_x, None, *weights.gradients(grad_out, flat, ctx.needs_input_grad[2:])
+
+
+class _SharedInput:
+    """The layers of a `SharedLinear`: the first call with a tensor computes for all, the others pick up theirs."""
+
+    def __init__(self, weights: WorkingWeights) -> None:
+        self.weights = weights
+        self._input: Tensor | None = None
+        self._outputs: list[Tensor | None] = []
+
+    def __call__(self, index: int, x: Tensor) -> Tensor:
+        if x is not self._input or self._outputs[index] is None:
+            self._input = x
+            self._outputs = list(SharedLinear.apply(x, self.weights, *self.weights.parameters))
+        out = self._outputs[index]
+        self._outputs[index] = None
+        if not any(other is not None for other in self._outputs):
+            self._input = None
+        assert out is not None
+        return out
+
+
+class GatedMLP(torch.autograd.Function):
+    """`down(act(gate(x)) * up(x))` with SiLU, keeping only the gate's and up's outputs for the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, into: WorkingWeights, out: WorkingWeights, *parameters: Tensor) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1]).to(into.dtype)
+        gate_up = fixed_rows_linear(flat, into.matrix, into.bias)
+        gate, up = gate_up.chunk(2, dim=1)
+        result = fixed_rows_linear(F.silu(gate).mul_(up), out.matrix, out.bias)
+        ctx.save_for_backward(flat, gate_up)
+        ctx.into, ctx.out, ctx.shape, ctx.dtype = into, out, x.shape, x.dtype
+        return result.view(*x.shape[:-1], result.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        flat, gate_up = ctx.saved_tensors
+        into, out = ctx.into, ctx.out
+        gate, up = gate_up.chunk(2, dim=1)
+        grad_result = grad.reshape(len(flat), -1).to(out.dtype)
+        grad_hidden = grad_result @ out.matrix
+        activated = F.silu(gate)
+        grad_gate_up = torch.empty_like(gate_up)
+        grad_gate, grad_up = grad_gate_up.chunk(2, dim=1)
+        torch.mul(grad_hidden, activated, out=grad_up)
+        grad_gate.copy_(torch.ops.aten.silu_backward(grad_hidden.mul_(up), gate))
+        needed = ctx.needs_input_grad[3:]
+        count = len(into.parameters)
+        grads_out = out.gradients(grad_result, activated.mul_(up), needed[count:])
+        grads_into = into.gradients(grad_gate_up, flat, needed[:count])
+        grad_x = (grad_gate_up @ into.matrix).view(ctx.shape).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        return grad_x, None, None, *grads_into, *grads_out
+
+
+class RMSNorm(torch.autograd.Function):
+    """`x / rms(x) * weight` in float32 or wider; `[…, D]`, output in `dtype`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, offset: float, epsilon: float, dtype: torch.dtype
+    ) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        ctx.offset = offset
+        return (wide * scale).mul_(weight + offset if offset else weight).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        x, weight, scale = ctx.saved_tensors
+        wide, grad = x.to(scale.dtype), grad.to(scale.dtype)
+        normed = wide * scale
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad * normed).flatten(0, -2).sum(0)
+        grad = grad * (weight + ctx.offset if ctx.offset else weight)
+        inner = (grad * normed).mean(-1, keepdim=True)
+        grad_x = torch.addcmul(grad, normed, inner, value=-1).mul_(scale)
+        return grad_x.to(x.dtype), grad_weight, None, None, None
+
+
+@dataclass(frozen=True)
+class _Rms:
+    offset: float
+    epsilon: float
+
+
+def _norm_forward(norm: nn.Module, found: _Rms, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        # From the residual stream (float32) to a product (working precision); from a product's output, back up.
+        out = dtype if x.dtype == torch.float32 else torch.promote_types(x.dtype, torch.float32)
+        return RMSNorm.apply(x, norm.weight, found.offset, found.epsilon, out)
+
+    return forward
+
+
+def _member_forward(shared: _SharedInput, index: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: shared(index, x)
+
+
+@torch.no_grad()
+def _rms_offset(module: nn.Module) -> _Rms | None:
+    """What makes `module` an RMS norm: its epsilon, and 0 or 1 added to its weight; None if it is none."""
+    names = [name for name, _ in module.named_parameters()]
+    epsilon = next((getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n)), None)
+    if names != ["weight"] or not isinstance(epsilon, float) or module.weight.dim() != 1:
+        return None
+    weight = module.weight.float()  # type: ignore[operator]
+    x = torch.linspace(-2, 3, 2 * len(weight), device=weight.device).view(2, -1)
+    theirs = module(x)
+    for offset in (0.0, 1.0):
+        ours = RMSNorm.apply(x, weight, offset, epsilon, torch.float32)
+        if theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-5, atol=1e-6):
+            return _Rms(offset, epsilon)
+    return None
+
+
+@torch.no_grad()
+def _is_gated_mlp(module: nn.Module) -> bool:
+    """Whether `module` is `down(silu(gate(x)) * up(x))` of three plain linear layers, by trying."""
+    children = dict(module.named_children())
+    parts = [children.get(name) for name in ("gate_proj", "up_proj", "down_proj")]
+    if not all(type(part) is nn.Linear for part in parts) or any(p.weight.is_meta for p in parts if p):  # type: ignore[union-attr]
+        return False
+    gate, up, down = parts
+    dtype = gate.weight.dtype  # type: ignore[union-attr]
+    x = torch.linspace(-1, 1, 2 * gate.in_features, dtype=dtype, device=gate.weight.device).view(2, -1)  # type: ignore
+    theirs = module(x)
+    ours = down(F.silu(gate(x)) * up(x))  # type: ignore[misc]
+    return isinstance(theirs, Tensor) and torch.allclose(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def _siblings(linears: list[nn.Module], probe: Callable[[], object]) -> list[list[nn.Module]]:
+    """`linears` grouped by the tensor they read in one forward; unused or reused layers stand alone."""
+    order: list[tuple[Tensor, nn.Module]] = []
+    # Inputs are held until the end, so that no two of them share an address.
+    hooks = [m.register_forward_pre_hook(lambda module, args: order.append((args[0], module))) for m in linears]
+    try:
+        with torch.no_grad():
+            probe()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    calls = [id(module) for _, module in order]
+    groups: dict[tuple[int, bool], list[nn.Module]] = {}
+    alone = []
+    for module in linears:
+        if calls.count(id(module)) == 1 and not isinstance(module, Conv1D):
+            read = next(x for x, m in order if m is module)
+            groups.setdefault((id(read), module.weight.requires_grad), []).append(module)  # type: ignore[arg-type]
+        else:
+            alone.append([module])
+    return [*groups.values(), *alone]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module) in (nn.Linear, Conv1D)
+
+
+def _out_features(linear: nn.Module) -> int:
+    return linear.nf if isinstance(linear, Conv1D) else linear.out_features  # type: ignore[return-value]
+
+
+def _output_head(model: nn.Module) -> nn.Module | None:
+    get = getattr(model, "get_output_embeddings", None)
+    return get() if get is not None else None

@@ -1,0 +1,226 @@
+"""The one thing every stage asks of a model: the log-probabilities of the branches of token trees.
+
+A `Scorer` holds a model in the form that scores fastest and exactly: `tree` (one flat row, tree attention),
+`mask` (one flat row, the tree as a dense mask) or `rows` (each branch an ordinary row). Which one is decided when
+the model is loaded, by comparing numbers (`equality.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from likelier.data.trees import Tree
+from likelier.scoring.attention import ATTENTION, TreePlan
+from likelier.scoring.head import LogitShape, TokenLogps
+from likelier.scoring.kernels import Kernels
+from likelier.scoring.packing import Pack, make_pack, pack_trees, split_tree, subtree
+
+Way = Literal["tree", "mask", "rows"]
+
+KERNEL_VERSION = 1
+"""Raised whenever a change here or in the rooms below moves a log-prob by a bit: cached numbers then miss."""
+
+
+class Scorer:
+    """Scores token trees with `model`; restores the model on `close()`.
+
+    Args:
+        model: a causal language model of transformers, or a PeftModel around one.
+        dtype: of the inputs of matrix products; the parameters' own, or bfloat16 for float32 parameters.
+        way: how trees reach the model; `equality.choose_way` finds it.
+        own_head: the chunked head, where it equals the model's own logits.
+        max_tokens: per forward.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from likelier.data.trees import tree_of
+    >>> config = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+    ...                      num_attention_heads=2)
+    >>> with Scorer(LlamaForCausalLM(config), dtype=torch.float32) as scorer:
+    ...     [len(logps) for logps in scorer.score([tree_of([1, 2], [[3, 4], [5]])])[0]]
+    [2, 1]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        dtype: torch.dtype,
+        way: Way = "tree",
+        own_head: bool = True,
+        max_tokens: int = 4096,
+    ) -> None:
+        self.model = model
+        self.causal = causal_model(model)
+        self.way = way
+        self.dtype = dtype
+        self.max_tokens = max_tokens
+        self.device = next(model.parameters()).device
+        self.shape = LogitShape.of(self.causal.config.get_text_config())
+        self._attention = self.causal.config._attn_implementation
+        if way == "tree":
+            set_attention(self.causal, ATTENTION)
+        self.kernels = Kernels(self.causal, dtype=dtype, probe=self._probe)
+        self.own_head = own_head and self.kernels.head is not None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the model its own forwards and attention back."""
+        self.kernels.remove()
+        set_attention(self.causal, self._attention)
+
+    def token_logps(self, pack: Pack) -> Tensor:
+        """Log-probs of the pack's scored tokens, `[S]` float32 or wider, with their gradient.
+
+        math.md, notation: `log π(y_t | x, y_<t)`.
+        """
+        if self.way == "rows":
+            return self._rows(pack)
+        pack = pack.to(self.device)
+        mask = TreePlan(pack.spans).carrier(self.device) if self.way == "tree" else self._dense_mask(pack)
+        if not self.own_head:
+            return self._model_head(pack.input_ids, pack.position_ids, mask, pack.predictors, pack.targets)
+        hidden = self._hidden(pack.input_ids, pack.position_ids, mask)
+        return self._head(hidden.index_select(0, pack.predictors), pack.targets)
+
+    def branch_logps(self, pack: Pack) -> Tensor:
+        """Log-probs of the pack's branches, `[B]` float64: sums over their scored tokens, in one fixed order."""
+        return sum_branches(self.token_logps(pack), pack.lengths)
+
+    @torch.no_grad()
+    def score(self, trees: Sequence[Tree], *, max_tokens: int | None = None) -> list[list[Tensor]]:
+        """Per tree and branch the log-probs of its scored tokens, on the CPU."""
+        return [logps for _, logps in sorted(self.score_each(trees, max_tokens=max_tokens))]
+
+    def score_each(
+        self, trees: Sequence[Tree], *, max_tokens: int | None = None
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """The same pack after pack, as `(index of the tree, its branches' log-probs)`."""
+        budget = max_tokens or self.max_tokens
+        parts = [(i, part) for i, tree in enumerate(trees) for part in split_tree(tree, max_tokens=budget)]
+        waiting = [sum(1 for j, _ in parts if j == i) for i in range(len(trees))] if len(parts) > len(trees) else None
+        done: dict[int, dict[int, list[Tensor]]] = {}
+        for indices in pack_trees([part for _, part in parts], max_tokens=budget):
+            pack = make_pack([parts[i][1] for i in indices])
+            with torch.no_grad():
+                branches = list(self.token_logps(pack).cpu().split(list(pack.lengths)))
+            for i in indices:
+                tree = parts[i][0]
+                own = [branches.pop(0) for _ in parts[i][1].branches]
+                if waiting is None or waiting[tree] == 1:
+                    yield tree, own
+                    continue
+                done.setdefault(tree, {})[i] = own
+                if len(done[tree]) == waiting[tree]:
+                    yield tree, [b for _, part in sorted(done.pop(tree).items()) for b in part]
+
+    @contextmanager
+    def plain(self) -> Iterator[nn.Module]:
+        """The model as transformers runs it, for as long as the context lasts (to sample, say)."""
+        self.close()
+        try:
+            yield self.model
+        finally:
+            if self.way == "tree":
+                set_attention(self.causal, ATTENTION)
+            self.kernels.install()
+
+    def _hidden(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Final hidden states `[T, D]`."""
+        out = decoder(self.causal)(
+            input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False
+        )
+        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        weights = self.kernels.head
+        assert weights is not None
+        bias = weights.biases[0]
+        return TokenLogps.apply(
+            hidden, weights.parameters[0], bias, weights.matrix, weights.bias, targets, self.shape
+        )
+
+    def _model_head(
+        self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None, predictors: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Through the model's own logits at those positions."""
+        index, inverse = torch.unique(predictors, return_inverse=True)
+        out = self.causal(
+            input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False,
+            logits_to_keep=index,
+        )  # fmt: skip
+        wide = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
+        return wide.log_softmax(-1).index_select(0, inverse).gather(1, targets[:, None])[:, 0]
+
+    def _rows(self, pack: Pack) -> Tensor:
+        """Each branch as an ordinary row: exact for every causal model."""
+        logps = []
+        for tree in pack.trees:
+            for branch in range(len(tree.branches)):
+                row = make_pack([_chain(subtree(tree, [branch]))]).to(self.device)
+                arguments = (row.input_ids, row.position_ids, None)
+                if self.own_head:
+                    logps.append(self._head(self._hidden(*arguments).index_select(0, row.predictors), row.targets))
+                else:
+                    logps.append(self._model_head(*arguments, row.predictors, row.targets))
+        return torch.cat(logps)
+
+    def _dense_mask(self, pack: Pack) -> Tensor:
+        """The tree as an additive `[1, 1, T, T]` mask."""
+        size = pack.num_tokens
+        mask = torch.full((size, size), float("-inf"), dtype=self.causal.dtype)
+        for span in pack.spans:
+            for start, stop in span.context:
+                mask[span.start : span.stop, start:stop] = 0
+            own = mask[span.start : span.stop, span.start : span.stop]
+            own.copy_(torch.full_like(own, float("-inf")).triu_(1))
+        return mask[None, None].to(self.device)
+
+    def _probe(self) -> None:
+        ids = torch.arange(3, device=self.device)[None]
+        plan = TreePlan(make_pack([_probe_tree()]).spans)
+        mask = plan.carrier(self.device) if self.way == "tree" else None
+        self._hidden(ids, ids, mask)
+
+
+def sum_branches(logps: Tensor, lengths: Sequence[int]) -> Tensor:
+    """`[S]` -> `[B]` float64, branch by branch: the order of a sum never depends on the pack."""
+    parts = logps.double().split(list(lengths))
+    return torch.stack([part.sum() for part in parts]) if parts else logps.new_zeros(0, dtype=torch.float64)
+
+
+def causal_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside `model`, adapters in place."""
+    get_base = getattr(model, "get_base_model", None)
+    return get_base() if get_base is not None else model  # type: ignore[return-value]
+
+
+def decoder(causal: PreTrainedModel) -> nn.Module:
+    """The part of the model below its output head."""
+    return causal.base_model if causal.base_model is not causal else causal.get_decoder()
+
+
+def set_attention(causal: PreTrainedModel, name: str) -> None:
+    """Have every attention layer call the function registered as `name`."""
+    causal.set_attn_implementation(name)
+
+
+def _chain(tree: Tree) -> Tree:
+    """A tree of one branch is a chain: the same tokens in the same order as an ordinary row."""
+    return tree
+
+
+def _probe_tree() -> Tree:
+    from likelier.data.trees import tree_of
+
+    return tree_of([0, 1], [[2]])

@@ -1,0 +1,224 @@
+"""Looks at data before anything is trained on it.
+
+    likelier check --data pairs.jsonl --model MODEL --fix clean.jsonl --rejected bad.jsonl
+
+Without `--model` the checks are of text; with it also of tokens: what would be cut, split or dropped, and
+decoded examples with the trained tokens marked. Exit code 1 when rows are unusable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from likelier.config import StageConfig
+from likelier.data.canonical import canonical_row
+from likelier.data.checks import Summary, TextChecks
+from likelier.data.faults import Fault
+from likelier.data.output import JsonLines
+from likelier.data.reading import read
+from likelier.data.records import Record
+from likelier.errors import UsageError
+
+CHUNK = 2048
+"""Records that are in memory at once."""
+
+
+class CheckConfig(StageConfig):
+    """Settings of `likelier check`. Where a name ends in `_`, the flag is without it."""
+
+    data: list[str] = Field(
+        description="file, `datasets` folder or hub name; may be repeated, `=0.5` takes a share"
+    )
+    format: str | None = Field(
+        None, description="name of the rows' format, where their columns do not tell it"
+    )
+    columns: str | None = Field(None, description="columns to rename: prompt=instruction,chosen=response1")
+    as_: Literal["text", "messages"] = Field("text", description="what plain strings are: raw text, or turns")
+    model: str | None = Field(
+        None, description="model whose tokenizer and template the tokens are checked with"
+    )
+    max_length: int | None = Field(
+        None, ge=1, description="tokens of a prompt with an answer, above which is cut"
+    )
+    cut_answers: bool = Field(False, description="whether answers that are too long may be cut, too")
+    allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
+    examples: int = Field(
+        3, ge=0, le=100, description="how many examples to show, of each kind and of the rows"
+    )
+    fix: Path | None = Field(None, description="file for the usable rows, in the canonical form")
+    rejected: Path | None = Field(None, description="file for the unusable rows, with reasons")
+    json_: bool = Field(False, description="print the result as one JSON object")
+
+
+def main(config: CheckConfig) -> int:
+    """Runs the checks and prints what they found; 1 when rows are unusable, else 0.
+
+    Raises:
+        UsageError: settings that contradict each other.
+        DataError: data that does not exist or holds no rows.
+    """
+    _check_paths(config)
+    checks = TextChecks(keep=max(config.examples, 1))
+    tokens = _TokenChecks(config) if config.model else None
+    shown: list[Record] = []
+    with _progress() as say, contextlib.ExitStack() as files:
+        clean = files.enter_context(JsonLines(config.fix)) if config.fix else None
+        rejected = files.enter_context(JsonLines(config.rejected)) if config.rejected else None
+        for chunk in _chunks(_items(config), CHUNK):
+            for item in tokens.without_refused(chunk) if tokens else chunk:
+                checks.add(item)
+                if isinstance(item, Fault):
+                    if rejected:
+                        rejected.write(rejected_row(item))
+                    continue
+                if clean:
+                    clean.write(canonical_row(item))
+                if len(shown) < config.examples:
+                    shown.append(item)
+            say(checks.rows)
+    return _report(config, checks.summary(), tokens, shown)
+
+
+def _report(config: CheckConfig, summary: Summary, tokens: _TokenChecks | None, shown: list[Record]) -> int:
+    """Prints the result in the form asked for."""
+    from likelier.stages import check_tables
+
+    if config.json_:
+        print(json.dumps(check_tables.as_json(summary, tokens.found if tokens else None)))
+    else:
+        check_tables.show(summary, tokens.found if tokens else None, shown)
+    return int(summary.unusable > 0)
+
+
+def _check_paths(config: CheckConfig) -> None:
+    """No output may replace an input or the other output."""
+    inputs = {Path(name.rpartition("=")[0] or name).resolve() for name in config.data}
+    inputs |= {Path(name).resolve() for name in config.data}
+    outputs = [path.resolve() for path in (config.fix, config.rejected) if path]
+    for path in outputs:
+        if path in inputs:
+            raise UsageError(f"{path} is an input: write --fix and --rejected to other files")
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("--fix and --rejected name the same file: give two")
+    if not config.model and (config.max_length or config.cut_answers or config.allow_template_edits):
+        raise UsageError(
+            "--max-length, --cut-answers and --allow-template-edits are checks of tokens: add --model"
+        )
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """The renaming in `--columns`.
+
+    >>> parse_columns("prompt=instruction, chosen=response1")
+    {'prompt': 'instruction', 'chosen': 'response1'}
+    """
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    for name, _, given in pairs:
+        if not name.strip() or not given.strip():
+            raise UsageError(f"--columns must be name=column,name=column …, not {text!r}")
+    return {name.strip(): given.strip() for name, _, given in pairs}
+
+
+def _items(config: CheckConfig) -> Iterator[Record | Fault]:
+    columns = parse_columns(config.columns)
+    return read(config.data, format=config.format, columns=columns, as_messages=config.as_ == "messages")
+
+
+def _chunks(items: Iterator[Record | Fault], size: int) -> Iterator[list[Record | Fault]]:
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+def rejected_row(fault: Fault) -> dict[str, Any]:
+    """A fault as a line of `--rejected`."""
+    place = {"file": fault.file, "row": fault.row, "field": fault.field}
+    return {**place, "kind": fault.kind, "message": fault.message, "raw": fault.raw}
+
+
+@dataclass(slots=True)
+class TokenFindings:
+    """What tokenising found, summed over all chunks."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    prompts: array[int] = field(default_factory=lambda: array("I"))
+    """Tokens of each prompt, and below of each answer."""
+    answers: array[int] = field(default_factory=lambda: array("I"))
+    decoded: list[Any] = field(default_factory=list)
+    """Trees in words, the trained tokens marked."""
+
+
+class _TokenChecks:
+    """Encodes records chunk by chunk as training would, and keeps counts alone."""
+
+    def __init__(self, config: CheckConfig) -> None:
+        from likelier.models.loading import load_tokenizer
+
+        self.config = config
+        self.tokenizer = load_tokenizer(str(config.model))
+        self.found = TokenFindings()
+
+    def without_refused(self, chunk: Iterable[Record | Fault]) -> Iterator[Record | Fault]:
+        """The chunk again; a row that cannot become tokens is one fault, whatever records it holds."""
+        items = list(chunk)
+        refused = self._encode([item for item in items if isinstance(item, Record)])
+        told: set[tuple[str, int]] = set()
+        for item in items:
+            fault = refused.get((item.file, item.row)) if isinstance(item, Record) else None
+            if fault is None or isinstance(item, Fault):
+                yield item
+            elif (item.file, item.row) not in told:
+                told.add((item.file, item.row))
+                yield replace(fault, raw=canonical_row(item))
+
+    def _encode(self, records: list[Record]) -> dict[tuple[str, int], Fault]:
+        from likelier.data.encoding import encode, show
+
+        encoded = encode(
+            records,
+            self.tokenizer,
+            need="completions",
+            max_length=self.config.max_length,
+            as_messages=False,
+            allow_template_edits=self.config.allow_template_edits,
+            cut_answers=self.config.cut_answers,
+            group_prompts=False,
+        )
+        self.found.counts.update(encoded.counts)
+        for kind, places in encoded.examples.items():
+            kept = self.found.examples.setdefault(kind, [])
+            kept.extend(places[: self.config.examples - len(kept)])
+        for tree in encoded.trees:
+            self._measure(tree)
+            if len(self.found.decoded) < self.config.examples:
+                self.found.decoded.append(show(tree, self.tokenizer))
+        return {(fault.file, fault.row): fault for fault in encoded.refused}
+
+    def _measure(self, tree: Any) -> None:
+        for branch, node in enumerate(tree.branches):
+            self.found.answers.append(tree.branch_length(branch))
+            if branch == 0:
+                self.found.prompts.append(sum(len(tree.nodes[step].tokens) for step in tree.path(node)[:-1]))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """A line on stderr that counts rows, when a person is watching."""
+    if not sys.stderr.isatty():
+        yield lambda rows: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("reading") as status:
+        yield lambda rows: status.update(f"{rows:,} rows checked")

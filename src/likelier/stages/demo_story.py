@@ -1,0 +1,145 @@
+"""What the demo says in the terminal while it runs: the method, with this run's own numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from likelier.engines.sampling import SampledPrompt
+from likelier.report.comparison import Change, Comparison
+from likelier.report.page import Example, interval, interval_percent, number, percent, signed
+from likelier.stages.demo_prompts import last_turn
+from likelier.stages.label import Labelled
+
+
+class Story:
+    """Tells the demo to a console; bars only where it is a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self.seconds: dict[str, float] = {}
+        self._begun = time.perf_counter()
+
+    @property
+    def total_seconds(self) -> float:
+        """Since the beginning."""
+        return time.perf_counter() - self._begun
+
+    def say(self, text: str) -> None:
+        """A paragraph of rich markup."""
+        self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
+
+    @contextmanager
+    def step(self, title: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A step with its title and, on a terminal, a bar; yields what advances it."""
+        self.console.print(f"\n[bold]{title}[/bold]")
+        begun = time.perf_counter()
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("left:"), TimeRemainingColumn())
+        with Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            disable=total is None or not self.console.is_terminal,
+        ) as progress:
+            task = progress.add_task(title, total=total)
+            yield lambda count: progress.advance(task, count)
+        self.seconds[title] = time.perf_counter() - begun
+        self.say(f"[dim]{self.seconds[title]:.1f} s[/dim]")
+
+    def opening(self, *, model: str, reward: str, minutes: float | None) -> None:
+        """What will happen, and how long it takes."""
+        self.console.print("[bold]likelier demo[/bold]: makes the answers people prefer likelier")
+        self.say(f"model {escape(model)}, reward {escape(reward)}")
+        if minutes is not None:
+            self.say(f"This takes about [bold]{minutes:.0f} minutes[/bold] here and uses no network.")
+
+    def sampled(self, prompts: list[SampledPrompt]) -> None:
+        """One prompt with what was drawn for it."""
+        first, count = prompts[0], sum(len(prompt.completions) for prompt in prompts)
+        self.say(f"{count} answers. To “{_line(last_turn(first.prompt))}” it said:")
+        for answer in first.completions:
+            self.say(f"  [dim]·[/dim] {_line(answer.text)}")
+
+    def labelled(self, labelled: Labelled, example: Example) -> None:
+        """The preference data, and the pair that carries the story."""
+        self.say(
+            f"{labelled.pairs} pairs on {labelled.prompts} prompts; left out are {labelled.undecided} whose "
+            f"answers all scored alike and {labelled.skipped} with an empty answer. One pair, y_w ≻ y_l:"
+        )
+        self.say(f"  [dim]x[/dim]    {_line(example.prompt)}")
+        self.say(f"  [blue]y_w[/blue]  {number(example.chosen_score):>6}  {_line(example.chosen)}")
+        self.say(f"  [yellow]y_l[/yellow]  {number(example.rejected_score):>6}  {_line(example.rejected)}")
+
+    def before_training(self, example: Example) -> None:
+        """Where training starts: u = 0."""
+        chosen, rejected = example.reference_logps
+        self.say(
+            f"log π_ref(y_w) = {number(chosen)}, log π_ref(y_l) = {number(rejected)}. The policy π_θ starts "
+            "as π_ref: the margin u is 0, every pair pulls with σ(−u) = ½, the loss is log 2 = 0.693."
+        )
+
+    def trained(self, metrics: list[dict[str, Any]], example: Example) -> None:
+        """Where it ended, for all pairs and for the one."""
+        last = metrics[-1]
+        self.say(
+            f"{len(metrics)} steps: loss {number(metrics[0]['loss'], 3)} → {number(last['loss'], 3)}, "
+            f"accuracy of the last step's pairs {percent(last['rewards/accuracies'])}."
+        )
+        self.say(
+            f"Our pair, β = {example.beta}: log-ratios {signed(example.log_ratios[0])} and "
+            f"{signed(example.log_ratios[1])}, so u = β × difference = {signed(example.margin, 3)}; "
+            f"it now pulls with σ(−u) = {number(example.weight, 3)}."
+        )
+
+    def measured(self, comparison: Comparison) -> None:
+        """The result, with intervals."""
+        table = Table(box=None, pad_edge=False)
+        for name in ("", "before", "after", "change", "95 % interval"):
+            table.add_column(name, justify="left" if not name else "right")
+        reward, length = comparison.reward, comparison.length
+        for change, digits in (
+            (reward, 3),
+            (length, 1),
+            (comparison.repetition, 3),
+            (comparison.stop_rate, 3),
+        ):
+            table.add_row(*_row(change, digits))
+        self.console.print(Padding(table, (0, 0, 0, 2), expand=False))
+        self.say(
+            f"win rate {percent(comparison.win_rate.value)} {interval_percent(comparison.win_rate)}, "
+            f"KL(π_θ ‖ π_ref) {number(comparison.kl.value)} {interval(comparison.kl)} nats per answer"
+        )
+        verdicts = {
+            "gain": "[bold green]The gain is significant.[/bold green]",
+            "loss": "[bold red]The answers became significantly worse.[/bold red]",
+            "none": "[bold yellow]The interval holds 0: no significant change in this run.[/bold yellow]",
+        }
+        self.say(verdicts[comparison.verdict])
+
+    def closing(self, page: str, commands: list[tuple[str, str]]) -> None:
+        """Where the page is, and what to do next."""
+        self.console.print(f"\n[bold]The page[/bold]  {escape(page)}", soft_wrap=True)
+        self.say(f"[dim]{self.total_seconds / 60:.1f} minutes in all[/dim]")
+        self.console.print("\n[bold]Next[/bold]")
+        for what, command in commands:
+            self.say(f"[dim]# {escape(what)}[/dim]")
+            self.console.print(f"  {escape(command)}", soft_wrap=True)
+
+
+def _row(change: Change, digits: int) -> list[str]:
+    before, after = number(change.before.value, digits), number(change.after.value, digits)
+    return [change.name, before, after, signed(change.change.value, digits), interval(change.change, digits)]
+
+
+def _line(text: str) -> str:
+    """Text of a prompt or model on one line: brackets are no markup, control characters no commands."""
+    shown = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    return escape(shown)

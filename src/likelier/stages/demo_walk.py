@@ -1,0 +1,303 @@
+"""The demo, step by step. What one step leaves for the next is a file, or a model in memory."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from likelier.data.trees import tree_of
+from likelier.engines.decoding import generation_copy
+from likelier.engines.divergence import estimate_kl
+from likelier.engines.rewards import Reward, resolve_reward
+from likelier.engines.sampling import SampledPrompt
+from likelier.errors import UsageError
+from likelier.models.loading import Loaded, load_model
+from likelier.models.sources import embedded_default
+from likelier.report.comparison import Comparison, compare
+from likelier.report.page import Example
+from likelier.scoring.scorer import Scorer
+from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_prompts import DemoPrompt, last_turn, read_demo_prompts, write_demo_prompts
+from likelier.stages.demo_report import next_commands, write_report
+from likelier.stages.demo_story import Story
+from likelier.stages.dpo import dpo
+from likelier.stages.label import LabelConfig, Labelled, label_file
+from likelier.stages.sample import SampleConfig, sample_file
+
+HELD_OUT_SEED = 1
+"""Added to the seed for held-out answers: they share no random number with those trained on."""
+PARAMETERS = 134.5e6
+"""Of the default model."""
+FIXED_SECONDS = 40.0
+"""Of a demo: loading, labels, pictures."""
+SHARE = 0.35
+"""Of the rate of matrix products, reached on the whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything."""
+
+    train_stride: int
+    """1 takes every training prompt, 2 every other."""
+    answers: int
+    held_out_answers: int
+    epochs: int
+
+
+FULL = Size(train_stride=1, answers=4, held_out_answers=8, epochs=2)
+QUICK = Size(train_stride=2, answers=4, held_out_answers=4, epochs=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """What every step of one demo knows."""
+
+    config: DemoConfig
+    size: Size
+    folder: Path
+    story: Story
+    reward: Reward
+    prompts: dict[str, list[DemoPrompt]]
+
+    @property
+    def train_prompts(self) -> list[DemoPrompt]:
+        """The training prompts that are used."""
+        return self.prompts["train"][:: self.size.train_stride]
+
+    @property
+    def model_name(self) -> str:
+        """As the page and the files call the model."""
+        return self.config.model or "SmolLM2-135M-Instruct"
+
+
+def walk(config: DemoConfig) -> tuple[Path, Path, str]:
+    """Runs the demo; returns the page, the results file and the verdict."""
+    new = _prepare(config)
+    loaded, reference = _load(new)
+    labelled, pair = _prefer(new, loaded, reference)
+    before = _answer_held_out(new, reference, loaded, "before")
+    trained, metrics, example = _train(new, loaded, pair)
+    policy = generation_copy(trained)
+    after = _answer_held_out(new, policy, loaded, "after")
+    comparison = _measure(new, policy, reference, before, after)
+    commands = next_commands(config, model=config.model or "smollm2")
+    page, results = write_report(
+        config,
+        model=new.model_name,
+        reward=new.reward,
+        train=new.train_prompts,
+        held_out=new.prompts["held-out"],
+        labelled=labelled,
+        metrics=metrics,
+        example=example,
+        comparison=comparison,
+        before=before,
+        after=after,
+        seconds=new.story.seconds,
+        commands=commands,
+    )
+    new.story.closing(str(page), commands)
+    return page, results, comparison.verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The pair that carries the story, with its tokens."""
+
+    example: Example
+    prompt_tokens: list[int]
+    answer_tokens: tuple[list[int], list[int]]
+    """Chosen, rejected."""
+
+
+def _prepare(config: DemoConfig) -> Walk:
+    """Refuses what cannot work before anything takes time, and says how long the rest will."""
+    reward = resolve_reward(config.reward)
+    prompts = read_demo_prompts(config.prompts)
+    size = QUICK if config.quick else FULL
+    _make_folder(config)
+    new = Walk(config=config, size=size, folder=config.out, story=Story(), reward=reward, prompts=prompts)
+    minutes = expected_minutes(new) if config.model is None else None
+    new.story.opening(model=new.model_name, reward=reward.name, minutes=minutes)
+    write_demo_prompts(new.folder / "prompts-train.jsonl", new.train_prompts)
+    write_demo_prompts(new.folder / "prompts-held-out.jsonl", prompts["held-out"])
+    return new
+
+
+def expected_minutes(new: Walk) -> float:
+    """For the default model: a fixed part, and floating-point work at the rate of this machine."""
+    train = len(new.train_prompts)
+    held_out = len(new.prompts["held-out"])
+    answer = PARAMETERS * 2 * new.config.max_new_tokens
+    sampled = train * new.size.answers + 2 * held_out * new.size.held_out_answers
+    measured = 2 * held_out * new.size.held_out_answers
+    trained = train * new.size.answers * (1 + 3 * new.size.epochs)
+    return (FIXED_SECONDS + answer * (sampled + measured + 2 * trained) / (SHARE * _matrix_rate())) / 60
+
+
+def _matrix_rate() -> float:
+    """Floating-point operations a second of a linear layer of the default model's size."""
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    layer = nn.Linear(576, 1536, bias=False, dtype=torch.bfloat16 if fast else torch.float32)
+    rows = torch.ones(512, 576, dtype=layer.weight.dtype)
+    with torch.inference_mode():
+        layer(rows)
+        begun, times = time.perf_counter(), 0
+        while time.perf_counter() - begun < 0.2:
+            layer(rows)
+            times += 1
+        return times * 2 * 512 * 576 * 1536 / (time.perf_counter() - begun)
+
+
+def _load(new: Walk) -> tuple[Loaded, nn.Module]:
+    """The model, and a frozen copy that stays the reference."""
+    with new.story.step("1 · The reference π_ref is the model as it is"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = load_model(new.config.model or embedded_default(), device=device)
+        parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+        new.story.say(f"{new.model_name}, {parameters / 1e6:.1f} M parameters")
+        return loaded, generation_copy(loaded.model)
+
+
+def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, Pair]:
+    """Samples from the reference and preferences between them."""
+    config = SampleConfig(
+        model=new.model_name,
+        prompts=new.folder / "prompts-train.jsonl",
+        out=new.folder / "samples-train.jsonl",
+        n=new.size.answers,
+        max_new_tokens=new.config.max_new_tokens,
+        seed=new.config.seed,
+    )
+    total = len(new.train_prompts) * config.n
+    with new.story.step("2 · It answers the training prompts", total=total) as advance:
+        sampled = sample_file(config, reference, loaded.tokenizer, on_progress=advance)
+        new.story.sampled(sampled)
+    with new.story.step("3 · The reward says which answers are better"):
+        preferences = new.folder / "preferences.jsonl"
+        labelled = label_file(LabelConfig(samples=config.out, reward=new.config.reward, out=preferences))
+        pair = _widest_pair(new, sampled, loaded.model)
+        new.story.labelled(labelled, pair.example)
+    return labelled, pair
+
+
+def _widest_pair(new: Walk, sampled: Sequence[SampledPrompt], model: nn.Module) -> Pair:
+    """The pair whose scores lie furthest apart, of answers that ended by themselves if there are any."""
+    best: tuple[tuple[bool, float], SampledPrompt, int, int] | None = None
+    for prompt in sampled:
+        scores = _rewards(new.reward, [prompt])[0]
+        for high in range(len(scores)):
+            for low in range(len(scores)):
+                ended = {prompt.completions[high].finish, prompt.completions[low].finish} == {"stop"}
+                key = (ended and scores[high] > scores[low], scores[high] - scores[low])
+                if best is None or key > best[0]:
+                    best = (key, prompt, high, low)
+    assert best is not None  # `label_file` has refused samples without a pair
+    _, prompt, high, low = best
+    chosen, rejected = prompt.completions[high], prompt.completions[low]
+    tokens = (chosen.tokens, rejected.tokens)
+    logps = _logps(model, prompt.prompt_tokens, tokens)
+    scores = new.reward([prompt.prompt] * 2, [chosen.text, rejected.text])
+    example = Example(
+        prompt=last_turn(prompt.prompt),
+        chosen=chosen.text,
+        rejected=rejected.text,
+        chosen_score=scores[0],
+        rejected_score=scores[1],
+        beta=new.config.beta,
+        reference_logps=logps,
+        policy_logps=logps,
+    )
+    return Pair(example, prompt.prompt_tokens, tokens)
+
+
+def _logps(model: nn.Module, prompt: list[int], answers: tuple[list[int], list[int]]) -> tuple[float, float]:
+    with Scorer(model, dtype=torch.float32, way="rows") as scorer:
+        chosen, rejected = scorer.score([tree_of(prompt, answers)])[0]
+    return float(chosen.sum()), float(rejected.sum())
+
+
+def _train(new: Walk, loaded: Loaded, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]], Example]:
+    """DPO on the preferences; returns the policy, the metrics and the story's pair under both models."""
+    with new.story.step("5 · DPO makes the better answers likelier"):
+        new.story.before_training(pair.example)
+        run = dpo(
+            loaded.model,
+            new.folder / "preferences.jsonl",
+            tokenizer=loaded.tokenizer,
+            out=new.folder / "run",
+            beta=new.config.beta,
+            learning_rate=new.config.learning_rate,
+            batch_size=new.config.batch_size,
+            epochs=new.size.epochs,
+            seed=new.config.seed,
+        )
+        steps = [line for line in run.metrics if "loss" in line]
+        policy: nn.Module = run.model
+        example = replace(pair.example, policy_logps=_logps(policy, pair.prompt_tokens, pair.answer_tokens))
+        new.story.trained(steps, example)
+    return policy, steps, example
+
+
+def _answer_held_out(new: Walk, model: nn.Module, loaded: Loaded, when: str) -> list[SampledPrompt]:
+    config = SampleConfig(
+        model=new.model_name if when == "before" else str(new.folder / "run" / "model"),
+        prompts=new.folder / "prompts-held-out.jsonl",
+        out=new.folder / f"samples-{when}.jsonl",
+        n=new.size.held_out_answers,
+        max_new_tokens=new.config.max_new_tokens,
+        seed=new.config.seed + HELD_OUT_SEED,
+    )
+    total, number = len(new.prompts["held-out"]) * config.n, 4 if when == "before" else 6
+    with new.story.step(
+        f"{number} · It answers prompts about subjects never trained on, {when}", total=total
+    ) as advance:
+        return sample_file(config, model, loaded.tokenizer, on_progress=advance)
+
+
+def _measure(
+    new: Walk,
+    policy: nn.Module,
+    reference: nn.Module,
+    before: list[SampledPrompt],
+    after: list[SampledPrompt],
+) -> Comparison:
+    """Rewards, win rate, KL and what else changed."""
+    with new.story.step("7 · What changed, and how far the model went for it"):
+        kl = estimate_kl(policy, reference, after)
+        comparison = compare(
+            before,
+            after,
+            rewards_before=_rewards(new.reward, before),
+            rewards_after=_rewards(new.reward, after),
+            kl=kl.values,
+            kl_estimator=kl.estimator,
+        )
+        new.story.measured(comparison)
+    return comparison
+
+
+def _rewards(reward: Reward, sampled: Sequence[SampledPrompt]) -> list[list[float]]:
+    return [
+        reward([prompt.prompt] * len(prompt.completions), [answer.text for answer in prompt.completions])
+        for prompt in sampled
+    ]
+
+
+def _make_folder(config: DemoConfig) -> None:
+    """An empty folder, or with --overwrite one without what an earlier demo left."""
+    if config.out.exists() and any(config.out.iterdir()):
+        if not config.overwrite:
+            raise UsageError(f"{config.out} is not empty: pass --overwrite, or choose another --out")
+        if not (config.out / "prompts-train.jsonl").is_file():
+            raise UsageError(f"{config.out} holds something else than a demo: choose another --out")
+        shutil.rmtree(config.out)
+    config.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,188 @@
+"""Every container gives the same rows under the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from likelier.data.faults import Fault
+from likelier.data.files import raw_rows
+from likelier.data.reading import read
+from likelier.data.records import Record
+from likelier.errors import DataError
+
+ROWS = [
+    {"prompt": f"Say {n}, “ü”:", "chosen": f" {n}\nand more", "rejected": f' "{n + 1}", no'}
+    for n in range(1500)
+]
+
+
+def lines() -> bytes:
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
+
+
+def table(delimiter: str) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["prompt", "chosen", "rejected"], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue().encode()
+
+
+def parquet() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink)
+    return sink.getvalue()
+
+
+CONTAINERS = {
+    "lines.jsonl": lines,
+    "lines.ndjson": lambda: b"\xef\xbb\xbf" + lines() + b"\r\n",
+    "lines.json": lines,
+    "array.json": lambda: json.dumps(ROWS).encode(),
+    "indented.json": lambda: json.dumps(ROWS, indent=2, ensure_ascii=False).encode(),
+    "objects.json": lambda: "\n\n".join(json.dumps(row, indent=1) for row in ROWS).encode(),
+    "table.csv": lambda: table(","),
+    "table.tsv": lambda: b"\xef\xbb\xbf" + table("\t"),
+    "table.parquet": parquet,
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_rows_and_numbers_are_the_same_in_every_container(name: str, zipped: bool, tmp_path: Path) -> None:
+    content = CONTAINERS[name]()
+    path = tmp_path / (f"{name}.gz" if zipped else name)
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    assert list(raw_rows(str(path))) == list(enumerate(ROWS, start=1))
+
+
+def test_a_row_longer_than_the_buffer_is_read_whole(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "x" * 3_000_000, "n": [1.5, True, None]},
+        {"prompt": "é" * 1_000_000},
+        {"prompt": "short"},
+    ]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    assert [value for _, value in raw_rows(str(path))] == rows  # type: ignore[misc]
+
+
+def test_blank_lines_count_as_lines(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('\n{"text": "a"}\n\n  \n{"text": "b"}\n')
+    assert [number for number, _ in raw_rows(str(path))] == [2, 5]  # type: ignore[misc]
+
+
+def test_one_bad_line_of_a_json_file_costs_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"text": "a"\n{"text": "b"}\n')
+    fault, second = raw_rows(str(path))
+    assert isinstance(fault, Fault)
+    assert second == (2, {"text": "b"})
+
+
+def test_a_doubled_key_in_an_array_costs_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[{"text": "a"}, {"text": "b", "text": "c"}, {"text": "d"}]')
+    first, fault, third = raw_rows(str(path))
+    assert (first, third) == ((1, {"text": "a"}), (3, {"text": "d"}))
+    assert isinstance(fault, Fault)
+    assert (fault.row, fault.kind, fault.field) == (2, "duplicate key", "text")
+
+
+def test_csv_cells_hold_numbers_labels_and_turns(tmp_path: Path) -> None:
+    turns = json.dumps([{"role": "user", "content": "Hi"}])
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ["prompt", "completion", "label", "weight"],
+                [turns, '["a list", "as text"]', "True", "0.5"],
+                ["p", "7", "false", ""],
+            ]
+        )
+    first, second = (item for item in read(path) if isinstance(item, Record))
+    assert first.prompt == [{"role": "user", "content": "Hi"}]
+    assert first.completions[0].content == [{"role": "assistant", "content": '["a list", "as text"]'}]
+    assert (first.label, first.weight) == (True, 0.5)
+    assert (second.completions[0].content, second.label, second.weight) == ("7", False, 1.0)
+
+
+def test_nulls_that_parquet_adds_to_turns_are_no_content(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {"messages": [{"role": "user", "content": "a", "name": "x"}, {"role": "assistant", "content": "b"}]},
+        {"messages": [{"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    first, second = (item for item in read(tmp_path / "rows.parquet") if isinstance(item, Record))
+    assert first.prompt == [{"role": "user", "content": "a", "name": "x"}]
+    assert second.prompt == [{"role": "user", "content": "c"}]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from datasets import Dataset, DatasetDict
+
+    folder = tmp_path_factory.mktemp("saved")
+    Dataset.from_list(ROWS[:5]).save_to_disk(str(folder / "one"))
+    splits = {"train": Dataset.from_list(ROWS[:3]), "test": Dataset.from_list(ROWS[3:5])}
+    DatasetDict(splits).save_to_disk(str(folder / "two"))
+    return folder
+
+
+def test_saved_datasets_are_read_by_split(saved: Path) -> None:
+    assert list(raw_rows(str(saved / "one"))) == list(enumerate(ROWS[:5], start=1))
+    assert list(raw_rows(str(saved / "two"))) == list(enumerate(ROWS[:3], start=1))
+    assert list(raw_rows(f"{saved / 'two'}:test")) == list(enumerate(ROWS[3:5], start=1))
+
+
+@pytest.mark.parametrize("name", ["two:validation", "one:train"])
+def test_a_split_that_is_not_there_is_named(saved: Path, name: str) -> None:
+    with pytest.raises(DataError, match=name.partition(":")[2]):
+        raw_rows(f"{saved}/{name}")
+
+
+def test_a_dataset_in_memory_is_read(saved: Path) -> None:
+    from datasets import load_from_disk
+
+    records = [item for item in read(load_from_disk(str(saved / "one"))) if isinstance(item, Record)]
+    assert [record.row for record in records] == [1, 2, 3, 4, 5]
+
+
+def test_hub_names_carry_configuration_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def load(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return {"train": ROWS[:2], "test": ROWS[2:3]}
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    assert [value for _, value in raw_rows("who/what")] == ROWS[:2]  # type: ignore[misc]
+    assert [value for _, value in raw_rows("who/what:test")] == ROWS[2:3]  # type: ignore[misc]
+    assert [value for _, value in raw_rows("who/what:hard:test")] == ROWS[2:3]  # type: ignore[misc]
+    assert asked == [("who/what", None), ("who/what", None), ("who/what", "hard")]
+
+
+def test_a_hub_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*arguments: Any) -> Any:
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    with pytest.raises(
+        DataError, match=r"`who/what` is no file here and cannot be had .* no network"
+    ) as caught:
+        raw_rows("who/what")
+    assert "\n" not in str(caught.value)

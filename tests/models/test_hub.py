@@ -1,0 +1,111 @@
+"""The hub's protocol, by its own client, against a hub on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from likelier.models.identity import weights_digest
+from tests.models.hub_stub import COMMIT, running_hub
+
+# One process asks many questions, since starting it is what takes time.
+PROGRAM = """
+import json, sys
+from likelier.errors import LikelierError
+from likelier.models.loading import load_model, load_tokenizer
+from likelier.models.identity import weights_digest
+for name, revision in json.loads(sys.argv[1]):
+    try:
+        loaded = load_model(name, revision=revision)
+        tokens = load_tokenizer(name, revision=revision)("rain").input_ids
+        digest = weights_digest(loaded.model).hex()
+        answer = {"digest": digest, "tokens": tokens, "kind": loaded.kind, "name": loaded.name}
+    except LikelierError as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    print(json.dumps(answer))
+"""
+
+
+def ask(
+    address: str, home: Path, *questions: tuple[str, str | None], **environment: str
+) -> tuple[list[dict[str, str]], str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(questions)],
+        env={
+            **inherited,
+            "HF_ENDPOINT": address,
+            "HF_HOME": str(home),
+            "NO_PROXY": "127.0.0.1",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return [json.loads(line) for line in finished.stdout.splitlines()], finished.stderr
+
+
+@pytest.fixture(scope="module")
+def repository(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as it lies on the hub, with second copies that must not be fetched."""
+    folder = tmp_path_factory.mktemp("repository") / "llama"
+    shutil.copytree(tiny_llama, folder)
+    for extra in (
+        "pytorch_model.bin",
+        "consolidated.safetensors",
+        "model.gguf",
+        "modeling_own.py",
+        "README.md",
+    ):
+        (folder / extra).write_bytes(b"never read")
+    return folder
+
+
+def test_a_model_comes_through_the_hub_then_from_the_cache(
+    repository: Path, tiny_llama: Path, tmp_path: Path, tokenizer: object
+) -> None:
+    expected = weights_digest(AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)).hex()
+    with running_hub(repository) as hub:
+        answers, errors = ask(hub.address, tmp_path, ("tiny/llama", None), ("tiny/llama", COMMIT))
+        fetched = {line.rpartition("/")[2] for line in hub.asked if "/resolve/" in line}
+        address = hub.address
+    for answer in answers:
+        assert answer["digest"] == expected
+        assert answer["tokens"] == tokenizer("rain").input_ids  # type: ignore[operator]
+        assert (answer["kind"], answer["name"]) == ("hub", "tiny/llama")
+    assert "Traceback" not in errors
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= fetched
+    assert not fetched & {"pytorch_model.bin", "consolidated.safetensors", "model.gguf", "modeling_own.py"}
+    # The hub is gone, and what was fetched is still there; what was not is named.
+    again, _ = ask(address, tmp_path, ("tiny/llama", None), ("tiny/other", None))
+    assert again[0]["digest"] == expected
+    assert "cannot be fetched from the hub" in again[1]["error"]
+    offline, _ = ask(address, tmp_path, ("tiny/llama", None), ("tiny/other", None), HF_HUB_OFFLINE="1")
+    assert offline[0]["digest"] == expected
+    assert "HF_HUB_OFFLINE is set" in offline[1]["error"]
+
+
+def test_refusals_are_named(repository: Path, tmp_path: Path) -> None:
+    expected = [
+        (("missing/model", None), "no folder and no hub model named missing/model"),
+        (("gone/model", None), "no folder and no hub model named gone/model"),
+        (("gated/model", None), "gated/model is gated: accept its terms"),
+        (("tiny/llama", "nosuch"), "tiny/llama has no revision 'nosuch'"),
+    ]
+    with running_hub(repository) as hub:
+        answers, _ = ask(hub.address, tmp_path, *(question for question, _ in expected))
+    for answer, (_, message) in zip(answers, expected, strict=True):
+        assert answer["error"].startswith("ModelError: ")
+        assert message in answer["error"]
+        assert "\n" not in answer["error"]

@@ -1,0 +1,187 @@
+"""`likelier check`: exit codes, the table, JSON, and the files it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from likelier.data.reading import read
+from likelier.data.records import Record
+from likelier.errors import DataError, UsageError, WorkError
+from likelier.stages.check import CheckConfig, main, parse_columns
+from likelier.stages.check_tables import histogram, printable
+
+GOOD = {"prompt": "How are you?", "chosen": " Fine, thanks.", "rejected": " Go away."}
+BAD = [{**GOOD, "chosen": None}, {**GOOD, "rejected": GOOD["chosen"]}, {**GOOD, "prompt": "\ud800"}]
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def run(*data: str, **settings: Any) -> int:
+    return main(CheckConfig.build({"data": list(data), **settings}))
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    captured = capsys.readouterr()
+    loaded: dict[str, Any] = json.loads(captured.out)
+    assert captured.err == ""
+    return loaded
+
+
+def test_good_data_is_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(write(tmp_path / "a.jsonl", [GOOD])) == 0
+    assert "1 rows, 0 unusable; 1 records (1 pair)" in capsys.readouterr().out
+
+
+def test_unusable_rows_are_exit_1_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = write(tmp_path / "a.jsonl", [GOOD, *BAD, "{"])
+    assert run(name, json_=True) == 1
+    found = result(capsys)
+    assert (found["rows"], found["unusable"], found["records"]) == (5, 4, 1)
+    assert found["faults"] == {"null": 1, "chosen equals rejected": 1, "lone surrogate": 1, "malformed": 1}
+    place = found["examples"]["malformed"][0]
+    assert (place["file"], place["row"]) == (name, 5)
+
+
+def test_data_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none.jsonl"), write(tmp_path / "empty.jsonl", [])):
+        with pytest.raises(DataError, match=Path(name).name):
+            run(name)
+
+
+def test_usable_and_unusable_rows_are_written_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tie = {"prompt": "p?", "a": "x", "b": "y", "winner": "both_bad", "weight": 0.5}
+    ranked = {"prompt": "p?", "completions": ["x", "y", "z"], "scores": [1, 3, 3]}
+    name = write(tmp_path / "a.jsonl", [GOOD, BAD[0], tie, "{", ranked, {"text": "t"}])
+    clean, rejected = tmp_path / "clean.jsonl", tmp_path / "bad.jsonl"
+    assert run(name, fix=clean, rejected=rejected, json_=True) == 1
+    kept = [item for item in read(name) if isinstance(item, Record)]
+    again = [item for item in read(clean) if isinstance(item, Record)]
+    assert [r.id for r in again] == ["1", "3", "5", "6"]
+    fields = ("id", "prompt", "completions", "ranking", "scores", "verdict", "weight")
+    assert [[getattr(r, f) for f in fields] for r in again] == [[getattr(r, f) for f in fields] for r in kept]
+    reasons = [json.loads(line) for line in rejected.read_text().splitlines()]
+    assert [(r["file"], r["row"], r["kind"]) for r in reasons] == [(name, 2, "null"), (name, 4, "malformed")]
+    assert (reasons[0]["field"], reasons[0]["raw"]) == ("chosen", BAD[0])
+    assert reasons[1]["raw"] == "{"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "bad.jsonl", "clean.jsonl"]
+    capsys.readouterr()
+    assert run(str(clean)) == 0
+
+
+def test_a_check_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    clean = tmp_path / "clean.jsonl"
+    clean.write_text("before")
+    with pytest.raises(DataError):
+        run(write(tmp_path / "a.jsonl", [GOOD]), write(tmp_path / "empty.jsonl", []), fix=clean)
+    assert clean.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "clean.jsonl", "empty.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"fix": "a.jsonl"}, {"rejected": "a.jsonl"}, {"fix": "x", "rejected": "x"}]
+)
+def test_outputs_may_not_replace_inputs_or_each_other(settings: dict[str, str], tmp_path: Path) -> None:
+    name = write(tmp_path / "a.jsonl", [GOOD])
+    with pytest.raises(UsageError):
+        run(f"{name}=0.5", **{key: tmp_path / value for key, value in settings.items()})
+    assert Path(name).read_text() == json.dumps(GOOD) + "\n"
+
+
+def test_a_folder_that_is_not_there_is_a_named_error(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match="cannot write"):
+        run(write(tmp_path / "a.jsonl", [GOOD]), fix=tmp_path / "none" / "clean.jsonl")
+
+
+def test_token_settings_need_a_model(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--model"):
+        run(write(tmp_path / "a.jsonl", [GOOD]), max_length=8)
+
+
+@pytest.mark.parametrize("text", ["prompt", "prompt=", "=x"])
+def test_columns_that_say_nothing_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--columns"):
+        parse_columns(text)
+
+
+def test_columns_and_format_reach_the_reader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = write(tmp_path / "a.jsonl", [{"q": "p?", "good": "x", "bad": "y"}])
+    assert run(name, columns="prompt=q,chosen=good,rejected=bad", json_=True) == 0
+    assert result(capsys)["forms"] == {"pair": 1}
+    assert run(write(tmp_path / "b.jsonl", [{"prompt": "p"}]), format="prompts", json_=True) == 0
+
+
+def test_length_bias_has_its_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = {"prompt": "p?", "chosen": "xx", "rejected": "y"}
+    short = {"prompt": "p?", "chosen": "x", "rejected": "yy"}
+    run(write(tmp_path / "a.jsonl", [long] * 8 + [short] * 2), json_=True)
+    bias = result(capsys)["longer_chosen"]
+    assert (bias["share"], bias["n"], bias["equal_lengths"]) == (0.8, 10, 0)
+    # Wilson at 8 of 10, worked out by hand with z = 1.959964
+    assert (bias["low"], bias["high"]) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+
+
+def test_hostile_text_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(
+        write(
+            tmp_path / "a.jsonl",
+            [{**GOOD, "chosen": "\x1b[2J[red]x[/red] \x9b1m", "weight": 1}, {"\x1b[2J": 1}],
+        )
+    )
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\x9b" not in out
+    assert "[red]x[/red]" in out
+
+
+def test_printable_keeps_lines_and_letters() -> None:
+    assert printable("Grüße\n“日本” \t\x07") == "Grüße\n“日本” \\t\\x07"
+
+
+def test_histogram_shows_everything_that_was_seen() -> None:
+    import numpy as np
+
+    bars = histogram(np.array([1] * 1000 + [50]), longest=50, bins=8)
+    assert len(bars) == 8
+    assert (bars[0], bars[-1]) == ("█", "▁")
+    assert histogram(np.array([0, 0]), longest=1)[0] == "█"
+
+
+def test_every_setting_has_a_reader() -> None:
+    source = Path(main.__code__.co_filename).read_text()
+    for name in CheckConfig.model_fields:
+        assert f"config.{name}" in source, name
+
+
+PROBE = """
+import json, sys
+from likelier.stages.check import CheckConfig, main
+with open("/proc/self/status") as file:
+    main(CheckConfig.build({"data": [sys.argv[1]], "json_": True}))
+    print([line for line in file if line.startswith("VmHWM")][0].split()[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_memory_is_flat(tmp_path: Path) -> None:
+    """Ten times the rows take no more than the digests and lengths of the rows more."""
+    peaks = []
+    for count in (2_000, 42_000):
+        rows = (json.dumps({**GOOD, "prompt": f"{n} {'x' * 400}?", "chosen": f" {n}"}) for n in range(count))
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text("\n".join(rows))
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] < 12_000  # KiB; 40,000 such rows are 17 MB on disk and about 40 MB as records
