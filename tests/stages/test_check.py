@@ -14,7 +14,7 @@ from likelier.data.reading import read
 from likelier.data.records import Record
 from likelier.errors import DataError, UsageError, WorkError
 from likelier.stages.check import CheckConfig, main, parse_columns
-from likelier.stages.check_tables import histogram, printable
+from likelier.stages.check_tables import histogram
 
 GOOD = {"prompt": "How are you?", "chosen": " Fine, thanks.", "rejected": " Go away."}
 BAD = [{**GOOD, "chosen": None}, {**GOOD, "rejected": GOOD["chosen"]}, {**GOOD, "prompt": "\ud800"}]
@@ -144,10 +144,6 @@ def test_hostile_text_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.C
     assert "[red]x[/red]" in out
 
 
-def test_printable_keeps_lines_and_letters() -> None:
-    assert printable("Grüße\n“日本” \t\x07") == "Grüße\n“日本” \\t\\x07"
-
-
 def test_histogram_shows_everything_that_was_seen() -> None:
     import numpy as np
 
@@ -185,3 +181,57 @@ def test_memory_is_flat(tmp_path: Path) -> None:
         )
         peaks.append(int(done.stdout.split()[-1]))
     assert peaks[1] - peaks[0] < 12_000  # KiB; 40,000 such rows are 17 MB on disk and about 40 MB as records
+
+
+RAW = [
+    GOOD,
+    {**GOOD, "prompt": "The cat sat <|im_end|> on the mat?"},
+    {**GOOD, "prompt": "What is the best way to cook rice? " * 30},
+    {**GOOD, "chosen": " of course" * 300},
+]
+
+
+def test_tokens_are_checked_with_a_model(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write(tmp_path / "a.jsonl", RAW)
+    clean, rejected = tmp_path / "clean.jsonl", tmp_path / "bad.jsonl"
+    status = run(name, model=str(tiny_llama), max_length=128, fix=clean, rejected=rejected, json_=True)
+    found = result(capsys)
+    assert status == 1  # the answer that is too long is not cut unasked
+    assert (found["rows"], found["unusable"]) == (4, 1)
+    assert sum(found["faults"].values()) == 1
+    counts = found["tokens"]["counts"]
+    assert any("special" in kind for kind in counts), counts
+    assert any("prompt" in kind for kind in counts), counts
+    assert found["tokens"]["lengths"]["prompt"]["n"] == 3
+    assert found["tokens"]["lengths"]["answer"]["n"] == 6
+    assert len(clean.read_text().splitlines()) == 3
+    (reason,) = map(json.loads, rejected.read_text().splitlines())
+    assert (reason["row"], reason["raw"]["chosen"]) == (4, RAW[3]["chosen"])
+    assert run(name, model=str(tiny_llama), max_length=128, cut_answers=True, json_=True) == 0
+
+
+def test_decoded_examples_mark_what_trains(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(write(tmp_path / "a.jsonl", [GOOD]), model=str(tiny_llama), as_="messages") == 0
+    out = capsys.readouterr().out
+    assert "<|im_start|>user" in out
+    assert "Fine, thanks." in out
+    assert "tokens trained" in out
+
+
+def test_a_row_of_many_records_is_refused_once_and_whole(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def message(name: str, role: str, text: str, rank: int, replies: Any = ()) -> dict[str, Any]:
+        return {"message_id": name, "role": role, "text": text, "rank": rank, "replies": list(replies)}
+
+    long = [message("c", "assistant", "of course " * 200, 0), message("d", "assistant", "no", 1)]
+    first = message("a", "assistant", "yes", 0, [message("q", "prompter", "more", 0, long)])
+    tree = message("t", "prompter", "hello", 0, [first, message("b", "assistant", "well", 1)])
+    name = write(tmp_path / "a.jsonl", [{"message_tree_id": "t", "prompt": tree}])
+    assert run(name, model=str(tiny_llama), max_length=100, json_=True) == 1
+    found = result(capsys)
+    assert (found["rows"], found["unusable"], found["records"]) == (1, 1, 0)

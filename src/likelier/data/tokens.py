@@ -78,15 +78,14 @@ def _start_and_continuation(backend: Tokenizer) -> tuple[Tokenizer, Tokenizer]:
     """Copies that pad and truncate nothing; the second puts no space before a text."""
     from tokenizers import Tokenizer
 
-    specification = json.loads(backend.to_str())
-    specification["padding"] = specification["truncation"] = None
-    start = Tokenizer.from_str(json.dumps(specification))
-    before = json.dumps([specification["normalizer"], specification["pre_tokenizer"]])
-    specification["normalizer"] = _without_prefix(specification["normalizer"])
-    specification["pre_tokenizer"] = _without_prefix(specification["pre_tokenizer"])
-    if json.dumps([specification["normalizer"], specification["pre_tokenizer"]]) == before:
+    start = Tokenizer.from_str(backend.to_str())
+    start.no_padding()
+    start.no_truncation()
+    specification = json.loads(start.to_str())
+    without = {step: _without_prefix(specification[step]) for step in ("normalizer", "pre_tokenizer")}
+    if all(specification[step] == changed for step, changed in without.items()):
         return start, start
-    return start, Tokenizer.from_str(json.dumps(specification))
+    return start, Tokenizer.from_str(json.dumps(specification | without))
 
 
 def _without_prefix(step: dict[str, Any] | None) -> dict[str, Any] | None:

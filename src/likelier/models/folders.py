@@ -14,8 +14,12 @@ from likelier.errors import WorkError
 
 
 @contextlib.contextmanager
-def written_folder(folder: Path) -> Iterator[Path]:
+def written_folder(folder: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """A new folder beside `folder` to write into, which takes its place when the block ends without an error.
+
+    Args:
+        folder: where it shall stand.
+        keep_existing: leave a folder that stands there by then, where both hold the same by construction.
 
     Raises:
         WorkError: the disk is full, or the place cannot be written; an older folder is as it was.
@@ -33,7 +37,7 @@ def written_folder(folder: Path) -> Iterator[Path]:
             beside.mkdir(parents=True)
             yield beside
             _sync(beside)
-            _take_place(beside, folder)
+            _take_place(beside, folder, keep_existing=keep_existing)
         except Exception as error:
             raise work_error(error, folder) or error from None
     finally:
@@ -60,10 +64,15 @@ def work_error(error: Exception, folder: Path) -> WorkError | None:
     return None
 
 
-def _take_place(beside: Path, folder: Path) -> None:
+def _take_place(beside: Path, folder: Path, *, keep_existing: bool) -> None:
     """Rename; a folder in the way is moved aside first, since no system replaces one that is not empty."""
-    if not folder.exists():
-        beside.rename(folder)
+    if not folder.exists() or keep_existing:
+        try:
+            beside.rename(folder)
+        except OSError:
+            # Another process was first.
+            if not (keep_existing and folder.is_dir()):
+                raise
     else:
         old = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.old"
         folder.rename(old)

@@ -35,7 +35,7 @@ def converted(path: Path) -> Path | None:
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         model, tokenizer = convert(path)
-        with written_folder(folder) as beside, quiet_transformers():
+        with written_folder(folder, keep_existing=True) as beside, quiet_transformers():
             model.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
     except (UsageError, WorkError, OSError):

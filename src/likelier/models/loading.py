@@ -126,7 +126,9 @@ def _base(source: Source, wishes: _Wishes) -> PreTrainedModel:
     """A full model of any kind but an adapter."""
     folder = gguf.converted(source.path) if source.kind == "gguf" else source.path
     if folder is None:
-        model = gguf.convert(source.path)[0].to(wishes.device, wishes.dtype)
+        model = gguf.convert(source.path)[0].to(wishes.device)
+        for parameter in model.parameters():  # Buffers keep their precision, as when loaded from a folder.
+            parameter.data = parameter.data.to(wishes.dtype)
     else:
         model = _from_folder(folder, source.name, wishes)
     model.config._name_or_path = source.name

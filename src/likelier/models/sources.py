@@ -137,8 +137,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def fetch(name: str, *, revision: str | None, weights: bool, remote_code: bool) -> Path:
     """The local folder of a hub model: the cached snapshot, brought up to date where the hub answers."""
     from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     at = f" at revision {revision!r}" if revision else ""
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         wanted = _wanted_files(name, revision, weights=weights, remote_code=remote_code)
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))

@@ -27,7 +27,7 @@ def plackett_luce(
     >>> plackett_luce(at_reference, at_reference, torch.ones(1, 3), 0.1, **order).item()  # log 3 + log 2
     1.791759469228055
     """
-    rewards = beta * (masked(policy, mask) - masked(reference, mask))
+    rewards = beta * (policy - reference)
     return -plackett_luce_log_probability(rewards, mask=mask, ranks=ranks)
 
 

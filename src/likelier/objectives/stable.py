@@ -11,17 +11,16 @@ from torch import Tensor
 def log1mexp(log_prob: Tensor) -> Tensor:
     """`log(1 − e^x)` for x < 0, accurate at both ends.
 
-    Near 0 through `expm1`, far below through `log1p`; the branch not taken is fed a harmless value, so that
-    its infinite slope cannot turn the gradient into NaN.
+    Near 0 through `expm1`, far below through `log1p`; there the other branch, whose slope is
+    infinite at 0, is fed a harmless value, so that the gradient is never NaN.
 
     >>> import torch
     >>> log1mexp(torch.tensor([-1e-10, -50.0], dtype=torch.float64)).tolist()
     [-23.025850929990458, -1.9287498479639178e-22]
     """
     near_zero = log_prob > -math.log(2.0)
-    near = torch.where(near_zero, log_prob, -1.0)
     far = torch.where(near_zero, -1.0, log_prob)
-    return torch.where(near_zero, torch.log(-torch.expm1(near)), torch.log1p(-torch.exp(far)))
+    return torch.where(near_zero, torch.log(-torch.expm1(log_prob)), torch.log1p(-torch.exp(far)))
 
 
 def per_token(total: Tensor, lengths: Tensor) -> Tensor:

@@ -115,7 +115,12 @@ def render_page(page: DemoPage) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, signed=signed, interval=interval, percent=percent, interval_percent=interval_percent
+        number=number,
+        signed=signed,
+        interval=interval,
+        percent=percent,
+        interval_percent=interval_percent,
+        duration=duration,
     )
     pictures = {
         "rewards": rewards_picture(page.comparison, reward=page.reward),
@@ -157,6 +162,15 @@ def interval(estimate: Estimate, digits: int = 2) -> str:
     if estimate.low is None or estimate.high is None:
         return "no interval"
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def duration(seconds: float) -> str:
+    """How long something took.
+
+    >>> duration(40.2), duration(250.0)
+    ('40 seconds', '4.2 minutes')
+    """
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
 
 
 def percent(value: float, digits: int = 0) -> str:

@@ -57,7 +57,7 @@ def rewards_picture(comparison: Comparison, *, reward: str) -> str:
             style = "--" if name == "before" else "-"
             axes.axvline(fmean(values), color=color, linestyle=style, linewidth=1.4)
         axes.set(xlabel=f"reward of an answer ({reward})", ylabel="% of answers")
-        axes.legend(loc="upper left", title="lines: means")
+        figure.legend(loc="outside upper right", ncols=2, title="lines: means")
         return _svg(figure, "rewards")
 
 
@@ -86,7 +86,7 @@ def training_picture(metrics: Metrics) -> str:
     """Loss, margin and accuracy of each step's pairs before its update."""
     steps = [line["step"] for line in metrics]
     panels = (
-        ("rewards/margins", "margin û", 0.0),
+        ("rewards/margins", "margin u", 0.0),
         ("loss", "loss", math.log(2)),
         ("rewards/accuracies", "accuracy", 0.5),
     )
@@ -112,9 +112,9 @@ def frontier_picture(comparison: Comparison) -> str:
         _cross(axes, 0.0, start, None, BEFORE, "s")
         _cross(axes, kl.value, end, kl.interval, AFTER, "o")
         text = {"textcoords": "offset points", "weight": "bold"}
-        axes.annotate("π_ref", (0, start.value), xytext=(8, -14), color=BEFORE, **text)  # type: ignore[arg-type]
-        axes.annotate("π_θ", (kl.value, end.value), xytext=(8, 8), color=AFTER, **text)  # type: ignore[arg-type]
-        axes.set(xlabel="KL(π_θ ‖ π_ref), nats per answer (dots: prompts)", ylabel="mean reward")
+        axes.annotate(r"$\pi_{ref}$", (0, start.value), xytext=(8, -14), color=BEFORE, **text)  # type: ignore[arg-type]
+        axes.annotate(r"$\pi_\theta$", (kl.value, end.value), xytext=(8, 8), color=AFTER, **text)  # type: ignore[arg-type]
+        axes.set(xlabel="KL to the reference, nats per answer (dots: prompts)", ylabel="mean reward")
         return _svg(figure, "frontier")
 
 

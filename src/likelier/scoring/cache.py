@@ -180,7 +180,6 @@ class LogpCache:
                     connection.close()
                 if attempt or not self._is_damage(error):
                     raise self._explained(error) from error
-                self._identity = _identity(self.path)
                 self._move_aside(error)
         raise AssertionError("unreachable")
 
@@ -213,9 +212,7 @@ class LogpCache:
         return _code(error) not in _MACHINE_FAULTS
 
     def _move_aside(self, error: sqlite3.Error) -> None:
-        """Rename the damaged file, with its journal, unless another process has just done so."""
-        if _identity(self.path) != self._identity:
-            return
+        """Rename the damaged file, with its journal."""
         aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
         try:
             # The journal first: a new file must never meet the old one's.

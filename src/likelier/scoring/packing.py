@@ -10,7 +10,7 @@ as a list of `Span`s: where a node's tokens lie, and where those of its ancestor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ class Pack:
     trees: tuple[Tree, ...]
     input_ids: Tensor
     """`[1, T]` int64."""
-    position_ids: Tensor
-    """`[1, T]` int64, logical: a branch goes on counting where its trunk ended."""
+    position_ids: Tensor | None
+    """`[1, T]` int64, logical: a branch goes on counting where its trunk ended. None in an ordinary row."""
     spans: tuple[Span, ...]
     predictors: Tensor
     """`[S]` int64: the flat index whose hidden state predicts each scored token."""
@@ -59,9 +59,11 @@ class Pack:
 
     def to(self, device: torch.device) -> Pack:
         """The same pack with its tensors on `device`."""
-        tensors = (self.input_ids, self.position_ids, self.predictors, self.targets)
-        ids, positions, predictors, targets = (t.to(device, non_blocking=True) for t in tensors)
-        return Pack(self.trees, ids, positions, self.spans, predictors, targets, self.lengths)
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("input_ids", "position_ids", "predictors", "targets")
+        }
+        return replace(self, **moved)
 
 
 def make_pack(trees: Sequence[Tree]) -> Pack:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Self
+from dataclasses import replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from likelier.data.trees import Tree
+from likelier.data.trees import Tree, tree_of
 from likelier.scoring.attention import ATTENTION, TreePlan
 from likelier.scoring.head import LogitShape, TokenLogps
 from likelier.scoring.kernels import Kernels
@@ -61,7 +62,11 @@ class Scorer:
         self.dtype = dtype
         self.max_tokens = max_tokens
         self.device = next(model.parameters()).device
-        self.shape = LogitShape.of(self.causal.config.get_text_config())
+        self.attention_calls = 0
+        """How many layers of the last pack called tree attention."""
+        config = self.causal.config.get_text_config()
+        self.shape = LogitShape.of(config)
+        self._rotary_limit = _rotary_limit(config)
         self._attention = self.causal.config._attn_implementation
         if way == "tree":
             set_attention(self.causal, ATTENTION)
@@ -84,14 +89,28 @@ class Scorer:
 
         math.md, notation: `log π(y_t | x, y_<t)`.
         """
-        if self.way == "rows":
+        if self.way == "rows" or any(not self._packs(tree) for tree in pack.trees):
             return self._rows(pack)
         pack = pack.to(self.device)
-        mask = TreePlan(pack.spans).carrier(self.device) if self.way == "tree" else self._dense_mask(pack)
-        if not self.own_head:
-            return self._model_head(pack.input_ids, pack.position_ids, mask, pack.predictors, pack.targets)
-        hidden = self._hidden(pack.input_ids, pack.position_ids, mask)
-        return self._head(hidden.index_select(0, pack.predictors), pack.targets)
+        plan = TreePlan(pack.spans)
+        mask = plan.carrier(self.device) if self.way == "tree" else self._dense_mask(pack)
+        logps = self._forward(pack, mask)
+        self.attention_calls = plan.calls
+        return logps
+
+    def make_packs(self, trees: Sequence[Tree], *, max_tokens: int | None = None) -> list[list[int]]:
+        """Indices into `trees`, pack by pack; trees that cannot share a row with others are kept apart."""
+        budget = max_tokens or self.max_tokens
+        packed = [i for i, tree in enumerate(trees) if self._packs(tree)]
+        alone = [[i] for i, tree in enumerate(trees) if not self._packs(tree)]
+        packs = pack_trees([trees[i] for i in packed], max_tokens=budget)
+        return [[packed[i] for i in pack] for pack in packs] + alone
+
+    def _packs(self, tree: Tree) -> bool:
+        """Past its rotary limit a model takes its frequencies from the longest position in the call."""
+        return self._rotary_limit is None or max(
+            sum(len(tree.nodes[n].tokens) for n in tree.path(branch)) for branch in tree.branches
+        ) <= self._rotary_limit
 
     def branch_logps(self, pack: Pack) -> Tensor:
         """Log-probs of the pack's branches, `[B]` float64: sums over their scored tokens, in one fixed order."""
@@ -110,7 +129,7 @@ class Scorer:
         parts = [(i, part) for i, tree in enumerate(trees) for part in split_tree(tree, max_tokens=budget)]
         waiting = [sum(1 for j, _ in parts if j == i) for i in range(len(trees))] if len(parts) > len(trees) else None
         done: dict[int, dict[int, list[Tensor]]] = {}
-        for indices in pack_trees([part for _, part in parts], max_tokens=budget):
+        for indices in self.make_packs([part for _, part in parts], max_tokens=budget):
             pack = make_pack([parts[i][1] for i in indices])
             with torch.no_grad():
                 branches = list(self.token_logps(pack).cpu().split(list(pack.lengths)))
@@ -135,12 +154,16 @@ class Scorer:
                 set_attention(self.causal, ATTENTION)
             self.kernels.install()
 
-    def _hidden(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def _hidden(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Final hidden states `[T, D]`."""
-        out = decoder(self.causal)(
-            input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False
-        )
+        out = decoder(self.causal)(**_arguments(pack, mask))
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def _forward(self, pack: Pack, mask: Tensor | None) -> Tensor:
+        if not self.own_head:
+            return self._model_head(pack, mask)
+        hidden = self._hidden(pack, mask)
+        return self._head(hidden.index_select(0, pack.predictors), pack.targets)
 
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weights = self.kernels.head
@@ -150,30 +173,24 @@ class Scorer:
             hidden, weights.parameters[0], bias, weights.matrix, weights.bias, targets, self.shape
         )
 
-    def _model_head(
-        self, input_ids: Tensor, position_ids: Tensor, mask: Tensor | None, predictors: Tensor, targets: Tensor
-    ) -> Tensor:
+    def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Through the model's own logits at those positions."""
-        index, inverse = torch.unique(predictors, return_inverse=True)
-        out = self.causal(
-            input_ids=input_ids, attention_mask=mask, position_ids=position_ids, use_cache=False,
-            logits_to_keep=index,
-        )  # fmt: skip
+        index, inverse = torch.unique(pack.predictors, return_inverse=True)
+        out = self.causal(**_arguments(pack, mask), logits_to_keep=index)
         wide = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
-        return wide.log_softmax(-1).index_select(0, inverse).gather(1, targets[:, None])[:, 0]
+        logps = wide.log_softmax(-1).index_select(0, inverse)
+        return logps.gather(1, pack.targets[:, None])[:, 0]
 
     def _rows(self, pack: Pack) -> Tensor:
         """Each branch as an ordinary row: exact for every causal model."""
-        logps = []
-        for tree in pack.trees:
-            for branch in range(len(tree.branches)):
-                row = make_pack([_chain(subtree(tree, [branch]))]).to(self.device)
-                arguments = (row.input_ids, row.position_ids, None)
-                if self.own_head:
-                    logps.append(self._head(self._hidden(*arguments).index_select(0, row.predictors), row.targets))
-                else:
-                    logps.append(self._model_head(*arguments, row.predictors, row.targets))
-        return torch.cat(logps)
+        rows = [
+            make_pack([subtree(tree, [branch])]).to(self.device)
+            for tree in pack.trees
+            for branch in range(len(tree.branches))
+        ]
+        # The flat row of a tree of one branch is that branch's ordinary row. `position_ids` are left out: not
+        # every model takes them, and in an ordinary row they say nothing.
+        return torch.cat([self._forward(replace(row, position_ids=None), None) for row in rows])
 
     def _dense_mask(self, pack: Pack) -> Tensor:
         """The tree as an additive `[1, 1, T, T]` mask."""
@@ -187,10 +204,14 @@ class Scorer:
         return mask[None, None].to(self.device)
 
     def _probe(self) -> None:
-        ids = torch.arange(3, device=self.device)[None]
-        plan = TreePlan(make_pack([_probe_tree()]).spans)
-        mask = plan.carrier(self.device) if self.way == "tree" else None
-        self._hidden(ids, ids, mask)
+        pack = make_pack([tree_of([0, 1], [[2]])]).to(self.device)
+        mask = TreePlan(pack.spans).carrier(self.device) if self.way == "tree" else None
+        self._hidden(pack if self.way != "rows" else replace(pack, position_ids=None), mask)
+
+
+def _arguments(pack: Pack, mask: Tensor | None) -> dict[str, Any]:
+    given = {"attention_mask": mask, "position_ids": pack.position_ids}
+    return {"input_ids": pack.input_ids, "use_cache": False} | {k: v for k, v in given.items() if v is not None}
 
 
 def sum_branches(logps: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -215,12 +236,11 @@ def set_attention(causal: PreTrainedModel, name: str) -> None:
     causal.set_attn_implementation(name)
 
 
-def _chain(tree: Tree) -> Tree:
-    """A tree of one branch is a chain: the same tokens in the same order as an ordinary row."""
-    return tree
-
-
-def _probe_tree() -> Tree:
-    from likelier.data.trees import tree_of
-
-    return tree_of([0, 1], [[2]])
+def _rotary_limit(config: PretrainedConfig) -> int | None:
+    """The length past which rotary frequencies depend on the call's longest position; None if never."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    layers = rope.values() if rope and all(isinstance(v, dict) for v in rope.values()) else [rope]
+    if not any(layer.get("rope_type") in ("dynamic", "longrope") for layer in layers):
+        return None
+    named = [layer.get("original_max_position_embeddings") for layer in layers]
+    return int(min([n for n in named if n] or [config.max_position_embeddings]))

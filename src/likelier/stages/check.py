@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -29,6 +29,11 @@ from likelier.data.output import JsonLines
 from likelier.data.reading import read
 from likelier.data.records import Record
 from likelier.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from likelier.data.trees import Tree
 
 CHUNK = 2048
 """Records that are in memory at once."""
@@ -155,8 +160,8 @@ class TokenFindings:
     prompts: array[int] = field(default_factory=lambda: array("I"))
     """Tokens of each prompt, and below of each answer."""
     answers: array[int] = field(default_factory=lambda: array("I"))
-    decoded: list[Any] = field(default_factory=list)
-    """Trees in words, the trained tokens marked."""
+    decoded: Text | None = None
+    """Examples in words, the trained tokens marked."""
 
 
 class _TokenChecks:
@@ -183,14 +188,15 @@ class _TokenChecks:
                 yield replace(fault, raw=canonical_row(item))
 
     def _encode(self, records: list[Record]) -> dict[tuple[str, int], Fault]:
-        from likelier.data.encoding import encode, show
+        from likelier.data.encoding import encode
+        from likelier.data.showing import rich_examples
 
         encoded = encode(
             records,
             self.tokenizer,
             need="completions",
             max_length=self.config.max_length,
-            as_messages=False,
+            as_messages=False,  # `read` has made turns of strings already
             allow_template_edits=self.config.allow_template_edits,
             cut_answers=self.config.cut_answers,
             group_prompts=False,
@@ -198,14 +204,14 @@ class _TokenChecks:
         self.found.counts.update(encoded.counts)
         for kind, places in encoded.examples.items():
             kept = self.found.examples.setdefault(kind, [])
-            kept.extend(places[: self.config.examples - len(kept)])
+            kept.extend(places[: max(0, self.config.examples - len(kept))])
         for tree in encoded.trees:
             self._measure(tree)
-            if len(self.found.decoded) < self.config.examples:
-                self.found.decoded.append(show(tree, self.tokenizer))
+        if self.found.decoded is None and encoded.trees and self.config.examples:
+            self.found.decoded = rich_examples(encoded.trees, self.tokenizer, number=self.config.examples)
         return {(fault.file, fault.row): fault for fault in encoded.refused}
 
-    def _measure(self, tree: Any) -> None:
+    def _measure(self, tree: Tree) -> None:
         for branch, node in enumerate(tree.branches):
             self.found.answers.append(tree.branch_length(branch))
             if branch == 0:

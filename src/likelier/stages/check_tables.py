@@ -15,6 +15,7 @@ from rich.text import Text
 
 from likelier.data.checks import Example, LengthBias, Summary, text_of
 from likelier.data.records import Record
+from likelier.data.showing import escape
 from likelier.stats.intervals import Estimate, wilson
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ def show(summary: Summary, tokens: TokenFindings | None, records: Sequence[Recor
         _print_lengths(
             console, "tokens", {"prompt": np.array(tokens.prompts), "answer": np.array(tokens.answers)}
         )
-        for decoded in tokens.decoded:
-            console.print(decoded, soft_wrap=True)
+        if tokens.decoded is not None:
+            console.print(tokens.decoded, soft_wrap=True)
         return
     for record in records:
         console.print(_example(record), soft_wrap=True)
@@ -139,7 +140,7 @@ def _print_kinds(
     table.add_column("first met", overflow="fold")
     for kind, count in counts.most_common():
         places = [_place(example) for example in examples.get(kind, ())]
-        table.add_row(kind, f"{count:,}", Text(printable("\n".join(places))))
+        table.add_row(kind, f"{count:,}", Text(escape("\n".join(places))))
     console.print(table)
 
 
@@ -167,29 +168,17 @@ def _print_lengths(console: Console, unit: str, lengths: Mapping[str, Lengths]) 
 
 def _example(record: Record, *, limit: int = 400) -> Text:
     """A record in words: the end of its prompt, and its answers, which are what is trained, in bold."""
-    shown = Text(printable(f"{record.where} (id {record.id})\n"), style="underline")
+    shown = Text(escape(f"{record.where} (id {record.id})\n"), style="underline")
     prompt = text_of(record.prompt)
     shown.append(
-        printable(("…" if len(prompt) > limit else "") + prompt[-limit:]) + "\n", style="not underline dim"
+        escape(("…" if len(prompt) > limit else "") + prompt[-limit:]) + "\n", style="not underline dim"
     )
     places = {member: rank + 1 for rank, group in enumerate(record.ranking or []) for member in group}
     for index, completion in enumerate(record.completions):
         answer = text_of(completion.content)
         shown.append(f"{places.get(index, '·')} ▸ ", style="not underline")
         shown.append(
-            printable(answer[:limit] + ("…" if len(answer) > limit else "")) + "\n",
+            escape(answer[:limit] + ("…" if len(answer) > limit else "")) + "\n",
             style="not underline bold",
         )
     return shown
-
-
-def printable(text: str) -> str:
-    """Text that cannot steer the terminal: control characters are shown by their codes.
-
-    >>> printable("a\\x1b[31m")
-    'a\\\\x1b[31m'
-    """
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in text
-    )
