@@ -1,15 +1,15 @@
 """The pairs that both sides read: one JSONL of raw text, the same bytes for TRL and for likelier.
 
-Three sets are written into the folder: `hh` (real pairs of HH helpful-base where the file is there, else made ones
-of the same lengths), and two sets of made groups of four ranked answers, `group-hh` (prompts of 125 tokens, answers
-of 45) and `group-short` (prompts of 6). A group is one line with a ranking for likelier and six pairs for TRL.
+Three sets are written into the folder: `hh` (real pairs of HH helpful-base where the file is there, else
+made ones of the same lengths), and two sets of made groups of four ranked answers, `group-hh` (prompts of
+125 tokens, answers of 45) and `group-short` (prompts of 6). A group is one line with a ranking for
+likelier and six pairs for TRL.
 
-    python -m benchmarks.pairs --model FOLDER --hh ../shared/data/hh-rlhf/helpful-base/test.jsonl.gz --out FOLDER
+    python -m benchmarks.pairs --model FOLDER --hh HH/test.jsonl.gz --folder WORK --out SAID.json
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import itertools
 import json
@@ -19,28 +19,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import parser
+
 Row = dict[str, Any]
 
 LONGEST = 512
-"""Pairs with a branch (prompt, answer, end of turn) past this are left out, so that no side ever truncates."""
+"""Pairs with a branch (prompt, answer, end of turn) past this are left out: no side ever truncates."""
 STRATA = 8
 MARKER = "\n\nAssistant:"
 ANSWERS = 4
 GROUP_LENGTHS = {"group-hh": (125, 45), "group-short": (6, 45)}
 """Tokens of the prompt and of each answer, its end of turn included."""
 HH_LENGTHS = (
-    (20, 6, 23), (23, 36, 8), (15, 48, 18), (15, 67, 11), (21, 22, 63), (33, 52, 34), (25, 25, 79), (21, 114, 8),
-    (20, 80, 57), (117, 44, 8), (166, 12, 6), (108, 15, 73), (49, 117, 43), (133, 43, 48), (204, 27, 10),
-    (34, 160, 64), (166, 28, 80), (139, 130, 22), (31, 248, 33), (253, 38, 44), (330, 10, 25), (319, 58, 24),
-    (362, 75, 11), (376, 88, 49),
+    (20, 6, 23), (23, 36, 8), (15, 48, 18), (15, 67, 11), (21, 22, 63), (33, 52, 34),
+    (25, 25, 79), (21, 114, 8), (20, 80, 57), (117, 44, 8), (166, 12, 6), (108, 15, 73),
+    (49, 117, 43), (133, 43, 48), (204, 27, 10), (34, 160, 64), (166, 28, 80), (139, 130, 22),
+    (31, 248, 33), (253, 38, 44), (330, 10, 25), (319, 58, 24), (362, 75, 11), (376, 88, 49),
 )  # fmt: skip
 """Tokens of prompt, chosen and rejected in 24 pairs at equal quantiles of HH helpful-base, for made pairs."""
-WORDS = """time year people way day man thing woman life child world school state family student group country problem
-hand part place case week company system program question work government number night point home water room mother
-area money story fact month lot right study book eye job word business issue side kind head house service friend
-father power hour game line end member law car city community name president team minute idea kid body information
-back parent face others level office door health person art war history party result change morning reason research
-girl guy moment air teacher force education""".split()
+WORDS = """
+time year people way day man thing woman life child world school state family student group country
+problem hand part place case week company system program question work government number night point
+home water room mother area money story fact month lot right study book eye job word business issue
+side kind head house service friend father power hour game line end member law car city community
+name president team minute idea kid body information back parent face others level office door
+health person art war history party result change morning reason research girl guy moment air
+teacher force education
+""".split()  # noqa: SIM905
 
 
 class Lengths:
@@ -67,7 +72,7 @@ def hh_rows(path: Path) -> Iterator[Row]:
         for line in lines:
             row = json.loads(line)
             chosen, rejected = row["chosen"], row["rejected"]
-            shared = os.path.commonprefix([chosen, rejected])
+            shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 - characters are meant
             start = shared.rfind(MARKER)
             if start < 0 or chosen == rejected:
                 continue
@@ -88,9 +93,9 @@ def usable(rows: Iterable[Row], lengths: Lengths) -> list[Row]:
 
 
 def at_quantiles(rows: Sequence[Row], sizes: Sequence[int], count: int) -> list[Row]:
-    """`count` rows at equal quantiles of size, ordered so that every run of `STRATA` rows has one from each eighth.
+    """`count` rows at equal quantiles of size; every run of `STRATA` rows has one from each eighth.
 
-    So a row of the table that is timed on the first 8 or 16 pairs reads pairs of the same lengths as one on all.
+    So a line of the table that is timed on the first 8 or 16 pairs reads about the lengths of one on all.
     """
     order = sorted(range(len(rows)), key=lambda index: (sizes[index], index))
     picked = [rows[order[int((quantile + 0.5) * len(order) / count)]] for quantile in range(count)]
@@ -98,7 +103,7 @@ def at_quantiles(rows: Sequence[Row], sizes: Sequence[int], count: int) -> list[
 
 
 def in_strata(rows: Sequence[Row]) -> list[Row]:
-    """Rows sorted by size, dealt so that every run of `STRATA` rows has one of each stratum, then shuffled inside."""
+    """Rows sorted by size, dealt into runs of `STRATA` with one row of each stratum, shuffled inside."""
     shuffler = random.Random(0)
     height = len(rows) // STRATA
     strata = [shuffler.sample(rows[i * height : (i + 1) * height], height) for i in range(STRATA)]
@@ -113,7 +118,9 @@ class Words:
         self._words = [word for word in WORDS if len(lengths(" " + word)) == 1]
         self._random = random.Random(seed)
         if len(self._words) < 16:
-            raise SystemExit("this tokenizer splits common words: made pairs need a model with English tokens")
+            raise SystemExit(
+                "this tokenizer splits common words: made pairs need a model with English tokens"
+            )
 
     def text(self, tokens: int) -> str:
         return "".join(" " + word for word in self._random.choices(self._words, k=tokens))
@@ -154,17 +161,15 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def read(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def write_all(folder: Path, lengths: Lengths, hh: Path, *, count: int, groups: int) -> dict[str, Any]:
     """Write every set into `folder`; returns what is to be said about them."""
     folder.mkdir(parents=True, exist_ok=True)
     if hh.exists():
         rows = usable(hh_rows(hh), lengths)
         chosen = at_quantiles(rows, [sum(lengths.of(row)) for row in rows], count)
-        source = f"{count} of {len(rows)} usable pairs of HH helpful-base (test), at equal quantiles of length"
+        source = (
+            f"{count} of {len(rows)} usable pairs of HH helpful-base (test), at equal quantiles of length"
+        )
     else:
         chosen, source = made_pairs(lengths, count), f"{count} made pairs with the lengths of HH helpful-base"
     write(folder / "hh.jsonl", chosen)
@@ -179,18 +184,19 @@ def write_all(folder: Path, lengths: Lengths, hh: Path, *, count: int, groups: i
 def main() -> None:
     from transformers import AutoTokenizer
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--hh", type=Path, default=Path("../shared/data/hh-rlhf/helpful-base/test.jsonl.gz"))
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--groups", type=int, default=4)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--hh", type=Path, default=Path("../shared/data/hh-rlhf/helpful-base/test.jsonl.gz")
+    )
+    arguments.add_argument("--folder", required=True, type=Path)
+    arguments.add_argument("--pairs", type=int, default=24)
+    arguments.add_argument("--groups", type=int, default=4)
+    options = arguments.parse_args()
     if options.pairs % STRATA:
-        parser.error(f"--pairs must be a multiple of {STRATA}")
+        arguments.error(f"--pairs must be a multiple of {STRATA}")
     lengths = Lengths(AutoTokenizer.from_pretrained(options.model))
-    said = write_all(options.out, lengths, options.hh, count=options.pairs, groups=options.groups)
-    (options.out / "pairs.json").write_text(json.dumps(said))
+    said = write_all(options.folder, lengths, options.hh, count=options.pairs, groups=options.groups)
+    options.out.write_text(json.dumps(said))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""One row of TRL's numbers: runs inside TRL's own environment, in a process of its own, and writes one JSON file.
+"""One row of TRL's numbers: runs inside TRL's own environment, in a process of its own, and writes one JSON
+file.
 
-TRL gets its best: gradient checkpointing off (on by default), no truncation, no telemetry, no saving, one log line
-at the end. What is timed is what likelier is timed on: the reference pass, and the training steps with their
-optimiser; not imports, tokenising and loading.
+TRL gets its best: gradient checkpointing off (on by default), no truncation, no telemetry, no saving, one
+log line at the end. What is timed is what likelier is timed on: the reference pass, and the training
+steps with their optimiser; not imports, tokenising and loading.
 
     python -m benchmarks.trl_side --model FOLDER --pairs F.jsonl --out ROW.json --batch 1 --accumulate 8
 """
@@ -16,27 +17,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import parser, peak_bytes, read_rows
+
 os.environ.update(
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1", DISABLE_TELEMETRY="1"
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_DATASETS_OFFLINE="1",
+    TQDM_DISABLE="1",
+    DISABLE_TELEMETRY="1",
 )
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--pairs", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--batch", type=int, default=1, help="pairs per forward")
-    parser.add_argument("--accumulate", type=int, default=8, help="forwards per step")
-    parser.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
-    parser.add_argument("--reference", choices=["precomputed", "fly"], default="precomputed")
-    parser.add_argument("--learning-rate", type=float, default=1e-6)
-    parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--pairs", required=True, type=Path)
+    made.add_argument("--batch", type=int, default=1, help="pairs per forward")
+    made.add_argument("--accumulate", type=int, default=8, help="forwards per step")
+    made.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
+    made.add_argument("--reference", choices=["precomputed", "fly"], default="precomputed")
+    made.add_argument("--learning-rate", type=float, default=1e-6)
+    return made.parse_args()
 
 
 def timed_trainer() -> type:
-    """`DPOTrainer` with a clock around its reference pass and, per forward, the log-probs it saw."""
+    """`DPOTrainer` with a clock around its reference pass."""
     import trl
 
     class TimedTrainer(trl.DPOTrainer):  # type: ignore[misc]
@@ -108,21 +112,36 @@ def build(options: argparse.Namespace, rows: list[dict[str, str]], clock: Any) -
     return timed_trainer()(
         model=model,
         args=config,
-        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in rows]),
+        train_dataset=Dataset.from_list(
+            [{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in rows]
+        ),
         processing_class=tokenizer,
         callbacks=[clock],
     )
 
 
-def log_probs(trainer: Any) -> list[list[float]] | None:
-    """Per row, TRL's log-prob of chosen and rejected at the start (known where the reference is precomputed)."""
-    if "ref_chosen_logps" not in trainer.train_dataset.column_names:
-        return None
+def listen(trainer: Any) -> dict[tuple[int, ...], float]:
+    """Gathers, per row of tokens, the log-prob that a reference on the fly gives its answer."""
+    heard: dict[tuple[int, ...], float] = {}
+
+    def hook(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        sums = output.log_probs.sum(dim=1).tolist()
+        for ids, mask, total in zip(kwargs["input_ids"], kwargs["attention_mask"], sums, strict=True):
+            heard[tuple(ids[mask.bool()].tolist())] = total
+
+    if trainer.ref_model is not None:
+        trainer.ref_model.register_forward_hook(hook, with_kwargs=True)
+    return heard
+
+
+def log_probs(trainer: Any, heard: dict[tuple[int, ...], float]) -> list[list[float]]:
+    """Per row, TRL's log-prob of chosen and rejected at the start, in its own batches and precision."""
+    data = trainer.train_dataset
+    if "ref_chosen_logps" in data.column_names:
+        return [[float(row["ref_chosen_logps"]), float(row["ref_rejected_logps"])] for row in data]
     return [
-        [float(chosen), float(rejected)]
-        for chosen, rejected in zip(
-            trainer.train_dataset["ref_chosen_logps"], trainer.train_dataset["ref_rejected_logps"], strict=True
-        )
+        [heard[tuple(row["prompt_ids"] + row[side])] for side in ("chosen_ids", "rejected_ids")]
+        for row in data
     ]
 
 
@@ -132,21 +151,15 @@ def token_counts(trainer: Any) -> list[list[int]]:
     return [[len(row[name]) for name in names] for row in trainer.train_dataset]
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held so far (Linux; 0 elsewhere)."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
-
-
 def main() -> None:
     options = arguments()
     import torch
 
     torch.set_num_threads(options.threads)
-    rows = [json.loads(line) for line in options.pairs.read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(options.pairs)
     clock = step_clock()
     trainer = build(options, rows, clock)
+    heard = listen(trainer)
     peak_before_training = peak_bytes()
     trainer.train()
     steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
@@ -158,7 +171,7 @@ def main() -> None:
         "step_seconds": steps,
         "first_loss": first["loss"],
         "first_grad_norm": first["grad_norm"],
-        "log_probs": log_probs(trainer),
+        "log_probs": log_probs(trainer, heard),
         "token_counts": token_counts(trainer),
         "peak_bytes_before_training": peak_before_training,
         "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_bytes(),

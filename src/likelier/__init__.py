@@ -1,1 +1,22 @@
-"""likelier makes the answers people prefer likelier."""
+"""likelier makes the answers people prefer likelier.
+
+>>> import likelier
+>>> run = likelier.dpo("smollm2", "preferences.jsonl", out="runs/first")  # doctest: +SKIP
+>>> run.report()  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+_STAGES = {"dpo": "likelier.stages.dpo", "score": "likelier.stages.score"}
+__all__ = ["__version__", *_STAGES]
+
+
+def __getattr__(name: str) -> Any:
+    """Stages are imported when they are first used: `import likelier` costs nothing."""
+    if name not in _STAGES:
+        raise AttributeError(f"module 'likelier' has no attribute {name!r}")
+    return getattr(importlib.import_module(_STAGES[name]), name)

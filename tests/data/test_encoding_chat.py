@@ -34,6 +34,14 @@ def test_prompt_and_answer_are_the_templates_own_rendering(tokenizer: Any) -> No
     assert not encoded.counts
 
 
+@pytest.mark.parametrize("kind", ["first", "always", "legacy", "unigram"])
+def test_after_a_special_token_the_answer_is_what_the_joint_text_has(kind: str) -> None:
+    tokenizer = metaspace(kind, tiny.SPECIAL_LAST)
+    encoded = encode([single(user("Human"), "please help")], tokenizer, need="best")
+    assert ids(encoded.trees[0]) == rendered(tokenizer, turns("Human", "please help"))
+    assert not encoded.counts
+
+
 def test_the_newline_after_the_end_of_turn_is_left_out() -> None:
     tree = encode([single(user("a"), "best")], byte_level(), need="best").trees[0]
     assert trained(tree, byte_level()) == "best<|im_end|>"
@@ -78,6 +86,24 @@ def test_only_assistant_turns_of_a_completion_are_scored() -> None:
     assert tokenizer.decode(node.tokens[~node.scored]) == (
         "\n<|im_start|>user\nmy garden<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_token_that_closes_the_whole_conversation_ends_no_turn() -> None:
+    tokenizer = byte_level(tiny.CLOSING)
+    answer = turns("", "of course", "my garden", "rain")[1:]
+    tree = encode([single(user("help me"), answer)], tokenizer, need="best").trees[0]
+    assert trained(tree, tokenizer) == "of course<|im_end|>rain<|im_end|>"
+
+
+def test_thinking_dropped_from_earlier_replies_is_an_edit_and_thinking_added_to_the_last_is_not() -> None:
+    tokenizer = byte_level(tiny.THINKING)
+    plain, thoughtful = (turns("", reply, "more", "two")[1:] for reply in ("one", "<think>hm</think>one"))
+    expected = "one<|im_end|><think>\n\n</think>\n\ntwo<|im_end|>"
+    kept = encode([single(user("a"), plain), single(user("a"), thoughtful, row=2)], tokenizer, need="best")
+    assert trained(kept.trees[0], tokenizer) == expected
+    assert [(fault.row, fault.kind) for fault in kept.refused] == [(2, "template edit")]
+    allowed = encode([single(user("a"), thoughtful)], tokenizer, need="best", allow_template_edits=True)
+    assert trained(allowed.trees[0], tokenizer) == expected
 
 
 def test_a_completion_without_assistant_is_refused() -> None:
@@ -130,6 +156,13 @@ def test_an_end_of_turn_inside_the_answer_does_not_end_it() -> None:
     encoded = encode([single(user("a"), "best<|im_end|> way")], tokenizer, need="best")
     assert trained(encoded.trees[0], tokenizer) == "best<|im_end|> way<|im_end|>"
     assert encoded.counts["special token in text"] == 1
+
+
+def test_an_end_of_turn_inside_an_answer_that_is_trimmed_does_not_end_it() -> None:
+    tokenizer = byte_level(tiny.TRIMMING)
+    record = single(user("a"), " best<|im_end|> way")
+    tree = encode([record], tokenizer, need="best", allow_template_edits=True).trees[0]
+    assert trained(tree, tokenizer) == "best<|im_end|> way<|im_end|>"
 
 
 def test_tool_calls_are_scored_whole_and_missed_where_dropped() -> None:

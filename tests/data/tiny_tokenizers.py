@@ -37,6 +37,10 @@ OPENING_THOUGHT = (
     "{{ m['content'].split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 )
+# A whole conversation closes with one more token (Phi 3).
+CLOSING = CHATML + "{% if not add_generation_prompt %}<|endoftext|>{% endif %}"
+# The generation prompt is a special token, after which some tokenizers put a space (Mistral).
+SPECIAL_LAST = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
 ALTERNATING = (
     "{% if messages[0]['role'] != 'user' %}{{ raise_exception('a user turn comes first') }}{% endif %}"
 )

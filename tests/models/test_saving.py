@@ -109,6 +109,35 @@ def test_a_failing_disk_leaves_the_older_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+def test_a_rename_that_fails_puts_the_older_folder_back(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = tiny("llama", dtype=torch.float32)
+    folder = save_model(older, tokenizer, tmp_path / "m", card="older")
+    rename = Path.rename
+
+    def fail_for_the_newer(path: Path, target: Path) -> Path:
+        if path.name.endswith(".new"):
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_newer)
+    with pytest.raises(WorkError, match="no permission"):
+        save_model(tiny("llama", seed=1, dtype=torch.float32), tokenizer, folder, card="newer")
+    assert weights_digest(AutoModelForCausalLM.from_pretrained(folder)) == weights_digest(older)
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_an_older_folder_is_replaced_whole(tmp_path: Path, tokenizer: Any) -> None:
+    folder = save_model(tiny("llama", dtype=torch.float32), tokenizer, tmp_path / "m", card="older")
+    (folder / "left-over.txt").write_text("x")
+    newer = tiny("llama", seed=1, dtype=torch.float32)
+    save_model(newer, tokenizer, folder, card="newer")
+    assert weights_digest(AutoModelForCausalLM.from_pretrained(folder)) == weights_digest(newer)
+    assert not (folder / "left-over.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_a_disk_that_is_full_while_weights_are_written(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

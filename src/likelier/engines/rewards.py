@@ -53,7 +53,7 @@ def resolve_reward(name: str) -> Reward:
     [2.0, 1.0]
     """
     if name == "vader":
-        return Reward(name, "VADER sentiment of the answer, from -1 (negative) to 1 (positive)", _vader())
+        return Reward(name, "VADER sentiment of the answer, from −1 (negative) to +1 (positive)", _vader())
     if name == "length":
         return Reward(name, "words in the answer", lambda _, completion: float(len(completion.split())))
     kind, colon, rest = name.partition(":")

@@ -188,14 +188,15 @@ def _wanted_files(name: str, revision: str | None, *, weights: bool, remote_code
 
 
 def _cached(name: str, revision: str | None, error: Exception) -> Path:
-    """What an earlier run fetched, for when the hub does not answer."""
-    from huggingface_hub import errors, snapshot_download
+    """What an earlier run fetched, for when the hub does not answer; never a whole snapshot."""
+    from huggingface_hub import errors, try_to_load_from_cache
 
-    try:
-        return Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except errors.LocalEntryNotFoundError:
-        why = "HF_HUB_OFFLINE is set" if isinstance(error, errors.OfflineModeIsEnabled) else str(error)
-        raise ModelError(
-            f"no folder named {name}, and it cannot be fetched from the hub ({' '.join(why.split())[:200]}); "
-            "check the spelling or the network, or give a local folder"
-        ) from None
+    for file in ("adapter_config.json", "config.json"):
+        found = try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(found, str):
+            return Path(found).parent
+    why = "HF_HUB_OFFLINE is set" if isinstance(error, errors.OfflineModeIsEnabled) else str(error)
+    raise ModelError(
+        f"no folder named {name}, and it cannot be fetched from the hub ({' '.join(why.split())[:200]}); "
+        "check the spelling or the network, or give a local folder"
+    )

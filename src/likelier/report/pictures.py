@@ -38,7 +38,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_SIZE = (4.8, 3.1)
+_SIZE = (4.4, 2.95)
 Metrics = Sequence[dict[str, Any]]
 
 

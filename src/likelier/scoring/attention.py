@@ -1,18 +1,18 @@
 """Tree attention: every node attends to its ancestors and, causally, to itself.
 
-Registered with transformers as the attention function `likelier_tree`, so that any decoder that takes a custom
-attention function reads trees. The tree travels with the call, as an attribute of the attention mask (a
-four-dimensional bool tensor, which the mask code hands through untouched), never in a global: gradient
+Registered with transformers as the attention function `likelier_tree`, so that any decoder that takes a
+custom attention function reads trees. The tree travels with the call, as an attribute of the attention mask
+(a four-dimensional bool tensor, which the mask code hands through untouched), never in a global: gradient
 checkpointing and two models in one process stay right.
 
 Two exact forms:
-- `BlockedAttention`: plain matrix products, block of queries by block of queries. A block's shapes depend on its
-  own branch and trunk alone, so on CPU its numbers are the same bits whatever else is in the pack. It takes any
-  precision, soft-capping and sliding windows, and its backward recomputes the probabilities.
+- `BlockedAttention`: plain matrix products, block of queries by block of queries. A block's shapes depend on
+  its own branch and trunk alone, so on CPU its numbers are the same bits whatever else is in the pack. It
+  takes any precision, soft-capping and sliding windows, and its backward recomputes the probabilities.
 - on CUDA in half precision, the variable-length kernel of PyTorch, with the trunk's keys expanded per branch.
 
-Departs from the usual flash attention on CPU on purpose: its bfloat16 backward takes six times as long as this
-one at the lengths of preference data (docs/log.md).
+Departs from the usual flash attention on CPU on purpose: its bfloat16 backward takes six times as long as
+this one at the lengths of preference data (docs/log.md).
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ class TreePlan:
         return mask
 
     def varlen(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, int, int]:
-        """For a variable-length kernel: key index, cumulative query and key lengths, and the longest of both."""
+        """For a variable-length kernel: key index, cumulative query and key lengths, the longest of both."""
         if self._varlen is None:
             keys = [[*span.context, (span.start, span.stop)] for span in self.spans]
             index = torch.cat([torch.arange(a, b) for path in keys for a, b in path])
             num_queries = [span.stop - span.start for span in self.spans]
             num_keys = [sum(b - a for a, b in path) for path in keys]
-            cumulative = [
+            query_ends, key_ends = (
                 torch.tensor([0, *n], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
                 for n in (num_queries, num_keys)
-            ]
-            self._varlen = (index.to(device), *cumulative, max(num_queries), max(num_keys))
+            )
+            self._varlen = (index.to(device), query_ends, key_ends, max(num_queries), max(num_keys))
         return self._varlen
 
 
@@ -87,18 +87,21 @@ def tree_attention(
     plan: TreePlan | None = getattr(attention_mask, "tree", None)
     if plan is None:
         if softcap is not None:
-            raise ValueError("soft-capped attention outside a tree: load the model with attn_implementation='eager'")
+            raise ValueError(
+                "soft-capped attention outside a tree: load the model with attn_implementation='eager'"
+            )
         window = {} if sliding_window is None else {"sliding_window": sliding_window}
-        return sdpa_attention_forward(
+        ordinary: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **window, **kwargs
         )
+        return ordinary
     plan.calls += 1
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     if _takes_varlen(query, value, softcap):
         return _varlen_attention(query, key, value, plan, scale, sliding_window), None
     # Half precision would round the scores: on CPU float32 products of these shapes are as fast.
     dtype = torch.promote_types(query.dtype, torch.float32)
-    out = BlockedAttention.apply(
+    out: Tensor = BlockedAttention.apply(  # type: ignore[no-untyped-call]
         query[0].to(dtype), key[0].to(dtype), value[0].to(dtype), plan.spans, scale, sliding_window, softcap
     )
     return out.to(query.dtype)[None], None
@@ -132,7 +135,7 @@ class BlockedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         grouped, key, value = ctx.saved_tensors
         grad_query = torch.empty_like(grouped)
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
@@ -160,7 +163,7 @@ class BlockedAttention(torch.autograd.Function):
 
 
 def _blocks(span: Span, window: int | None) -> list[tuple[int, int, int, int]]:
-    """`(start, stop)` in the flat row and `(low, high)` in the path's keys, for each block of a node's queries."""
+    """`(start, stop)` in the flat row and `(low, high)` in the path's keys, per block of a node's queries."""
     blocks = []
     for start in range(span.start, span.stop, _QUERY_BLOCK):
         stop = min(start + _QUERY_BLOCK, span.stop)
@@ -205,7 +208,7 @@ def _band(
 
 def _grouped(heads: Tensor, key_heads: int) -> Tensor:
     """`[heads, T, D]` as `[key heads, group, T, D]`, contiguous."""
-    return heads.contiguous().unflatten(0, (key_heads, -1))
+    return heads.contiguous().view(key_heads, -1, *heads.shape[1:])
 
 
 def _block_queries(grouped: Tensor, start: int, stop: int) -> Tensor:
@@ -215,7 +218,7 @@ def _block_queries(grouped: Tensor, start: int, stop: int) -> Tensor:
 
 def _ungrouped(block: Tensor, queries: int) -> Tensor:
     """`[key heads, group × queries, D]` as `[queries, heads, D]`."""
-    return block.unflatten(1, (-1, queries)).flatten(0, 1).transpose(0, 1)
+    return block.view(-1, queries, block.shape[2]).transpose(0, 1)
 
 
 def _along_path(heads: Tensor, span: Span) -> Tensor:
@@ -254,7 +257,7 @@ def _varlen_attention(
         heads[0].to(dtype).repeat_interleave(group, 0).transpose(0, 1).index_select(0, index)
         for heads in (key, value)
     )
-    out = varlen_attn(
+    out: Tensor = varlen_attn(  # type: ignore[assignment]
         query[0].to(dtype).transpose(0, 1).contiguous(),
         keys.contiguous(),
         values.contiguous(),
@@ -265,7 +268,7 @@ def _varlen_attention(
         scale=scale,
         window_size=(-1 if window is None else window - 1, 0),
     )
-    return out[None]  # type: ignore[index]
+    return out[None]
 
 
 AttentionInterface.register(ATTENTION, tree_attention)

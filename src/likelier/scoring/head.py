@@ -78,7 +78,7 @@ class TokenLogps(torch.autograd.Function):
         return torch.cat(logps) if logps else rows.new_empty(0, dtype=wide)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         rows, weight, bias, matrix, offset, targets = ctx.saved_tensors
         grad_rows = torch.empty_like(rows)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
@@ -86,9 +86,7 @@ class TokenLogps(torch.autograd.Function):
         step = max(_ROWS, _BLOCK_BYTES // (len(matrix) * matrix.element_size()) // _ROWS * _ROWS)
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            grad_logits = _grad_logits(
-                rows[part], targets[part], grad[part], matrix, offset, ctx.shape
-            )
+            grad_logits = _grad_logits(rows[part], targets[part], grad[part], matrix, offset, ctx.shape)
             grad_rows[part] = grad_logits @ matrix
             if grad_weight is not None:
                 grad_weight += grad_logits.T @ rows[part]
@@ -97,9 +95,7 @@ class TokenLogps(torch.autograd.Function):
         return grad_rows.to(ctx.dtype), grad_weight, grad_bias, None, None, None, None
 
 
-def _blocks(
-    rows: Tensor, targets: Tensor, matrix: Tensor, offset: Tensor | None, shape: LogitShape
-) -> Any:
+def _blocks(rows: Tensor, targets: Tensor, matrix: Tensor, offset: Tensor | None, shape: LogitShape) -> Any:
     """The shaped logits, float32 or wider, and the targets of each block of rows."""
     wide = torch.promote_types(matrix.dtype, torch.float32)
     for start in range(0, len(rows), _ROWS):

@@ -1,8 +1,8 @@
 """The arithmetic of a forward pass: what runs in which precision, and in which shapes.
 
-bfloat16 means here: inputs of matrix products in bfloat16, everything else in float32: residual stream, norms,
-softmax, log-sum-exp, master weights, and the sum of gradients over micro-batches. The bfloat16 copy of a weight is
-made once per update (`Kernels.refresh`), not once per micro-batch.
+bfloat16 means here: inputs of matrix products in bfloat16, everything else in float32: residual stream,
+norms, softmax, log-sum-exp, master weights, and the sum of gradients over micro-batches. The bfloat16 copy of
+a weight is made once per update (`Kernels.refresh`), not once per micro-batch.
 
 On CPU the library picks its matrix kernel by the number of rows, so the same token gets other bits in another
 pack. Here every forward product therefore has `ROWS` rows: a row's numbers depend on the row alone. Backward
@@ -40,8 +40,8 @@ class Kernels:
         self.dtype = dtype
         self._patched: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._weights: list[WorkingWeights] = []
-        # The norm of a float64 model computes in float32 as transformers wrote it; ours would be better, and so
-        # differ from ordinary rows by more than 1e-12.
+        # The norm of a float64 model computes in float32 as transformers wrote it; ours would be better, and
+        # so differ from ordinary rows by more than 1e-12.
         fuse = dtype != torch.float64
         mlps = [m for m in model.modules() if fuse and _is_gated_mlp(m)]
         inside = {id(child) for mlp in mlps for child in mlp.modules()}
@@ -52,9 +52,7 @@ class Kernels:
         for mlp in mlps:
             self._patch(mlp, self._mlp_forward(mlp))
         head = _output_head(model)
-        linears = [
-            m for m in model.modules() if _is_linear(m) and id(m) not in inside and m is not head
-        ]
+        linears = [m for m in model.modules() if _is_linear(m) and id(m) not in inside and m is not head]
         for group in _siblings(linears, probe):
             shared = self._shared(group)
             for index, linear in enumerate(group):
@@ -70,7 +68,7 @@ class Kernels:
     def install(self) -> None:
         """Give the modules our forwards."""
         for module, forward in self._patched:
-            module.forward = forward  # type: ignore[method-assign]
+            module.forward = forward
 
     def remove(self) -> None:
         """Give them their own again."""
@@ -92,7 +90,9 @@ class Kernels:
         into, out = self._own(mlp.gate_proj, mlp.up_proj), self._own(mlp.down_proj)  # type: ignore[arg-type]
 
         def forward(x: Tensor) -> Tensor:
-            return GatedMLP.apply(x, into, out, *into.parameters, *out.parameters)
+            parameters = (*into.parameters, *out.parameters)
+            result: Tensor = GatedMLP.apply(x, into, out, *parameters)  # type: ignore[no-untyped-call]
+            return result
 
         return forward
 
@@ -114,8 +114,8 @@ class WorkingWeights:
     def refresh(self) -> None:
         """Copy the master weights; one layer in its own precision is used as it is."""
         matrices = [
-            linear.weight.T if conv else linear.weight  # type: ignore[operator,union-attr]
-            for linear, conv in zip(self.linears, self.transposed, strict=True)
+            weight.T if conv else weight
+            for weight, conv in zip(self.parameters, self.transposed, strict=False)
         ]
         if len(matrices) == 1 and matrices[0].dtype == self.dtype:
             self.matrix = matrices[0].detach()
@@ -149,10 +149,8 @@ class WorkingWeights:
         return result
 
 
-def fixed_rows_linear(
-    x: Tensor, matrix: Tensor, bias: Tensor | None = None, *, rows: int = ROWS
-) -> Tensor:
-    """`x @ matrix.T + bias` for `[T, K]` and `[N, K]`; on CPU in products of `rows` rows, the last one padded.
+def fixed_rows_linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None, *, rows: int = ROWS) -> Tensor:
+    """`x @ matrix.T + bias` for `[T, K]` and `[N, K]`; on CPU in products of `rows` rows, the last padded.
 
     >>> x = torch.randn(300, 8)
     >>> torch.equal(fixed_rows_linear(x, torch.eye(8))[290:], fixed_rows_linear(x[290:], torch.eye(8)))
@@ -188,17 +186,19 @@ class SharedLinear(torch.autograd.Function):
         return tuple(part.view(*x.shape[:-1], part.shape[1]) for part in parts)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (flat,) = ctx.saved_tensors
         weights: WorkingWeights = ctx.weights
         parts = [grad.reshape(len(flat), -1).to(weights.dtype) for grad in grads]
         grad_out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-        grad_x = (grad_out @ weights.matrix).view(ctx.shape).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_out @ weights.matrix).view(ctx.shape).to(ctx.dtype)
         return grad_x, None, *weights.gradients(grad_out, flat, ctx.needs_input_grad[2:])
 
 
 class _SharedInput:
-    """The layers of a `SharedLinear`: the first call with a tensor computes for all, the others pick up theirs."""
+    """The layers of a `SharedLinear`: the first call with a tensor computes for all."""
 
     def __init__(self, weights: WorkingWeights) -> None:
         self.weights = weights
@@ -208,7 +208,9 @@ class _SharedInput:
     def __call__(self, index: int, x: Tensor) -> Tensor:
         if x is not self._input or self._outputs[index] is None:
             self._input = x
-            self._outputs = list(SharedLinear.apply(x, self.weights, *self.weights.parameters))
+            self._outputs = list(
+                SharedLinear.apply(x, self.weights, *self.weights.parameters)  # type: ignore[no-untyped-call]
+            )
         out = self._outputs[index]
         self._outputs[index] = None
         if not any(other is not None for other in self._outputs):
@@ -221,7 +223,9 @@ class GatedMLP(torch.autograd.Function):
     """`down(act(gate(x)) * up(x))` with SiLU, keeping only the gate's and up's outputs for the backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, into: WorkingWeights, out: WorkingWeights, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, into: WorkingWeights, out: WorkingWeights, *parameters: Tensor
+    ) -> Tensor:
         flat = x.reshape(-1, x.shape[-1]).to(into.dtype)
         gate_up = fixed_rows_linear(flat, into.matrix, into.bias)
         gate, up = gate_up.chunk(2, dim=1)
@@ -231,7 +235,7 @@ class GatedMLP(torch.autograd.Function):
         return result.view(*x.shape[:-1], result.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         flat, gate_up = ctx.saved_tensors
         into, out = ctx.into, ctx.out
         gate, up = gate_up.chunk(2, dim=1)
@@ -246,7 +250,9 @@ class GatedMLP(torch.autograd.Function):
         count = len(into.parameters)
         grads_out = out.gradients(grad_result, activated.mul_(up), needed[count:])
         grads_into = into.gradients(grad_gate_up, flat, needed[:count])
-        grad_x = (grad_gate_up @ into.matrix).view(ctx.shape).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_gate_up @ into.matrix).view(ctx.shape).to(ctx.dtype)
         return grad_x, None, None, *grads_into, *grads_out
 
 
@@ -264,7 +270,7 @@ class RMSNorm(torch.autograd.Function):
         return (wide * scale).mul_(weight + offset if offset else weight).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         x, weight, scale = ctx.saved_tensors
         wide, grad = x.to(scale.dtype), grad.to(scale.dtype)
         normed = wide * scale
@@ -285,9 +291,12 @@ class _Rms:
 
 def _norm_forward(norm: nn.Module, found: _Rms, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
-        # From the residual stream (float32) to a product (working precision); from a product's output, back up.
+        # From the residual stream (float32) to a product (working precision); from its output, back up.
         out = dtype if x.dtype == torch.float32 else torch.promote_types(x.dtype, torch.float32)
-        return RMSNorm.apply(x, norm.weight, found.offset, found.epsilon, out)
+        normed: Tensor = RMSNorm.apply(  # type: ignore[no-untyped-call]
+            x, norm.weight, found.offset, found.epsilon, out
+        )
+        return normed
 
     return forward
 
@@ -299,15 +308,15 @@ def _member_forward(shared: _SharedInput, index: int) -> Callable[[Tensor], Tens
 @torch.no_grad()
 def _rms_offset(module: nn.Module) -> _Rms | None:
     """What makes `module` an RMS norm: its epsilon, and 0 or 1 added to its weight; None if it is none."""
-    names = [name for name, _ in module.named_parameters()]
+    parameters = dict(module.named_parameters())
     epsilon = next((getattr(module, n) for n in ("variance_epsilon", "eps") if hasattr(module, n)), None)
-    if names != ["weight"] or not isinstance(epsilon, float) or module.weight.dim() != 1:
+    if list(parameters) != ["weight"] or not isinstance(epsilon, float) or parameters["weight"].dim() != 1:
         return None
-    weight = module.weight.float()  # type: ignore[operator]
+    weight = parameters["weight"].float()
     x = torch.linspace(-2, 3, 2 * len(weight), device=weight.device).view(2, -1)
     theirs = module(x)
     for offset in (0.0, 1.0):
-        ours = RMSNorm.apply(x, weight, offset, epsilon, torch.float32)
+        ours = RMSNorm.apply(x, weight, offset, epsilon, torch.float32)  # type: ignore[no-untyped-call]
         if theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-5, atol=1e-6):
             return _Rms(offset, epsilon)
     return None
@@ -318,13 +327,13 @@ def _is_gated_mlp(module: nn.Module) -> bool:
     """Whether `module` is `down(silu(gate(x)) * up(x))` of three plain linear layers, by trying."""
     children = dict(module.named_children())
     parts = [children.get(name) for name in ("gate_proj", "up_proj", "down_proj")]
-    if not all(type(part) is nn.Linear for part in parts) or any(p.weight.is_meta for p in parts if p):  # type: ignore[union-attr]
+    linears = [part for part in parts if type(part) is nn.Linear]
+    if len(linears) < 3 or any(linear.weight.is_meta for linear in linears):
         return False
-    gate, up, down = parts
-    dtype = gate.weight.dtype  # type: ignore[union-attr]
-    x = torch.linspace(-1, 1, 2 * gate.in_features, dtype=dtype, device=gate.weight.device).view(2, -1)  # type: ignore
+    gate, up, down = linears
+    x = torch.linspace(-1, 1, 2 * gate.in_features).view(2, -1).to(gate.weight)
     theirs = module(x)
-    ours = down(F.silu(gate(x)) * up(x))  # type: ignore[misc]
+    ours = down(F.silu(gate(x)) * up(x))
     return isinstance(theirs, Tensor) and torch.allclose(theirs, ours, rtol=1e-4, atol=1e-5)
 
 
@@ -332,7 +341,7 @@ def _siblings(linears: list[nn.Module], probe: Callable[[], object]) -> list[lis
     """`linears` grouped by the tensor they read in one forward; unused or reused layers stand alone."""
     order: list[tuple[Tensor, nn.Module]] = []
     # Inputs are held until the end, so that no two of them share an address.
-    hooks = [m.register_forward_pre_hook(lambda module, args: order.append((args[0], module))) for m in linears]
+    hooks = [m.register_forward_pre_hook(lambda module, x: order.append((x[0], module))) for m in linears]
     try:
         with torch.no_grad():
             probe()

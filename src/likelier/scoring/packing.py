@@ -3,8 +3,8 @@
     tree A: trunk a b, branches c d | e          flat row   a b c d e f g h i
     tree B: trunk f, branches g h | i            positions  0 1 2 3 2 0 1 2 1
 
-Linear layers, norms and the head work on the flat row and never know. Only attention needs the tree, and gets it
-as a list of `Span`s: where a node's tokens lie, and where those of its ancestors do.
+Linear layers, norms and the head work on the flat row and never know. Only attention needs the tree, and gets
+it as a list of `Span`s: where a node's tokens lie, and where those of its ancestors do.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def make_pack(trees: Sequence[Tree]) -> Pack:
 def pack_trees(trees: Sequence[Tree], *, max_tokens: int) -> list[list[int]]:
     """Group `trees` into packs of at most `max_tokens` tokens; returns indices into `trees`.
 
-    Longest first, each into the fullest pack that still has room: few packs, filled well. A tree over the budget
-    stands alone (`split_tree` cuts it first). The same trees always give the same packs.
+    Longest first, each into the fullest pack that still has room: few packs, filled well. A tree over the
+    budget stands alone (`split_tree` cuts it first). The same trees always give the same packs.
 
     >>> from likelier.data.trees import tree_of
     >>> pack_trees([tree_of([1] * n, [[2]]) for n in (3, 6, 2)], max_tokens=8)
@@ -132,8 +132,8 @@ def pack_trees(trees: Sequence[Tree], *, max_tokens: int) -> list[list[int]]:
 def split_tree(tree: Tree, *, max_tokens: int) -> list[Tree]:
     """`tree` in parts of at most `max_tokens` tokens, each with whole branches and the trunks they hang on.
 
-    The parts hold the branches in order and carry no comparisons: they are for scoring, and the caller puts the
-    numbers together. A single branch whose path is over the budget raises `DataError`.
+    The parts hold the branches in order and carry no comparisons: they are for scoring, and the caller puts
+    the numbers together. A single branch whose path is over the budget raises `DataError`.
     """
     if tree.num_tokens <= max_tokens:
         return [tree]
@@ -147,8 +147,8 @@ def split_tree(tree: Tree, *, max_tokens: int) -> list[Tree]:
         length = _tokens_on_paths(tree, [branch])
         if length > max_tokens:
             raise DataError(
-                f"example {tree.id}: one answer with its prompt has {length} tokens, over --max-tokens {max_tokens};"
-                f" raise --max-tokens or set --max-length {max_tokens}"
+                f"example {tree.id}: one answer with its prompt has {length} tokens, over --max-tokens"
+                f" {max_tokens}; raise --max-tokens or set --max-length {max_tokens}"
             )
     return [*parts, subtree(tree, chosen)]
 
@@ -171,7 +171,9 @@ def _spans_of(tree: Tree, start: int) -> list[Span]:
             context: tuple[tuple[int, int], ...] = ()
         else:
             above = spans[node.parent]
-            context = (*above.context, (above.start, above.stop)) if above.stop > above.start else above.context
+            context = above.context
+            if above.stop > above.start:
+                context = (*context, (above.start, above.stop))
         position = sum(stop - begin for begin, stop in context)
         spans.append(Span(start, start + len(node.tokens), context, position))
         start += len(node.tokens)

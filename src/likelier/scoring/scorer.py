@@ -1,12 +1,13 @@
 """The one thing every stage asks of a model: the log-probabilities of the branches of token trees.
 
 A `Scorer` holds a model in the form that scores fastest and exactly: `tree` (one flat row, tree attention),
-`mask` (one flat row, the tree as a dense mask) or `rows` (each branch an ordinary row). Which one is decided when
-the model is loaded, by comparing numbers (`equality.py`).
+`mask` (one flat row, the tree as a dense mask) or `rows` (each branch an ordinary row). Which one is decided
+when the model is loaded, by comparing numbers (`equality.py`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -108,12 +109,13 @@ class Scorer:
 
     def _packs(self, tree: Tree) -> bool:
         """Past its rotary limit a model takes its frequencies from the longest position in the call."""
-        return self._rotary_limit is None or max(
-            sum(len(tree.nodes[n].tokens) for n in tree.path(branch)) for branch in tree.branches
-        ) <= self._rotary_limit
+        if self._rotary_limit is None:
+            return True
+        paths = (tree.path(branch) for branch in tree.branches)
+        return max(sum(len(tree.nodes[n].tokens) for n in path) for path in paths) <= self._rotary_limit
 
     def branch_logps(self, pack: Pack) -> Tensor:
-        """Log-probs of the pack's branches, `[B]` float64: sums over their scored tokens, in one fixed order."""
+        """Log-probs of the pack's branches, `[B]` float64: sums over scored tokens, in one fixed order."""
         return sum_branches(self.token_logps(pack), pack.lengths)
 
     @torch.no_grad()
@@ -127,7 +129,7 @@ class Scorer:
         """The same pack after pack, as `(index of the tree, its branches' log-probs)`."""
         budget = max_tokens or self.max_tokens
         parts = [(i, part) for i, tree in enumerate(trees) for part in split_tree(tree, max_tokens=budget)]
-        waiting = [sum(1 for j, _ in parts if j == i) for i in range(len(trees))] if len(parts) > len(trees) else None
+        waiting = Counter(i for i, _ in parts)
         done: dict[int, dict[int, list[Tensor]]] = {}
         for indices in self.make_packs([part for _, part in parts], max_tokens=budget):
             pack = make_pack([parts[i][1] for i in indices])
@@ -136,7 +138,7 @@ class Scorer:
             for i in indices:
                 tree = parts[i][0]
                 own = [branches.pop(0) for _ in parts[i][1].branches]
-                if waiting is None or waiting[tree] == 1:
+                if waiting[tree] == 1:
                     yield tree, own
                     continue
                 done.setdefault(tree, {})[i] = own
@@ -160,6 +162,8 @@ class Scorer:
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
     def _forward(self, pack: Pack, mask: Tensor | None) -> Tensor:
+        if self._rotary_limit is not None:
+            forget_longest(self.causal)
         if not self.own_head:
             return self._model_head(pack, mask)
         hidden = self._hidden(pack, mask)
@@ -169,9 +173,10 @@ class Scorer:
         weights = self.kernels.head
         assert weights is not None
         bias = weights.biases[0]
-        return TokenLogps.apply(
+        logps: Tensor = TokenLogps.apply(  # type: ignore[no-untyped-call]
             hidden, weights.parameters[0], bias, weights.matrix, weights.bias, targets, self.shape
         )
+        return logps
 
     def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Through the model's own logits at those positions."""
@@ -179,7 +184,8 @@ class Scorer:
         out = self.causal(**_arguments(pack, mask), logits_to_keep=index)
         wide = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
         logps = wide.log_softmax(-1).index_select(0, inverse)
-        return logps.gather(1, pack.targets[:, None])[:, 0]
+        chosen: Tensor = logps.gather(1, pack.targets[:, None])[:, 0]
+        return chosen
 
     def _rows(self, pack: Pack) -> Tensor:
         """Each branch as an ordinary row: exact for every causal model."""
@@ -211,7 +217,8 @@ class Scorer:
 
 def _arguments(pack: Pack, mask: Tensor | None) -> dict[str, Any]:
     given = {"attention_mask": mask, "position_ids": pack.position_ids}
-    return {"input_ids": pack.input_ids, "use_cache": False} | {k: v for k, v in given.items() if v is not None}
+    optional = {name: value for name, value in given.items() if value is not None}
+    return {"input_ids": pack.input_ids, "use_cache": False, **optional}
 
 
 def sum_branches(logps: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -223,17 +230,31 @@ def sum_branches(logps: Tensor, lengths: Sequence[int]) -> Tensor:
 def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside `model`, adapters in place."""
     get_base = getattr(model, "get_base_model", None)
-    return get_base() if get_base is not None else model  # type: ignore[return-value]
+    return get_base() if get_base is not None else model
 
 
 def decoder(causal: PreTrainedModel) -> nn.Module:
     """The part of the model below its output head."""
-    return causal.base_model if causal.base_model is not causal else causal.get_decoder()
+    base: nn.Module = causal.base_model
+    return base if base is not causal else causal.get_decoder()  # type: ignore[operator]
 
 
 def set_attention(causal: PreTrainedModel, name: str) -> None:
     """Have every attention layer call the function registered as `name`."""
     causal.set_attn_implementation(name)
+
+
+def forget_longest(causal: PreTrainedModel) -> None:
+    """Undo dynamic rotary frequencies, which would stay those of the longest row that was ever read."""
+    for module in causal.modules():
+        found = getattr(module, "rope_type", {})
+        kinds = (
+            {"": found} if isinstance(found, str) else {f"{layer}_": kind for layer, kind in found.items()}
+        )
+        for prefix in (prefix for prefix, kind in kinds.items() if kind == "dynamic"):
+            frequencies = getattr(module, f"{prefix}original_inv_freq").to(causal.device)
+            module.register_buffer(f"{prefix}inv_freq", frequencies, persistent=False)
+            setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
 
 
 def _rotary_limit(config: PretrainedConfig) -> int | None:

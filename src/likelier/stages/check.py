@@ -24,6 +24,7 @@ from pydantic import Field
 from likelier.config import StageConfig
 from likelier.data.canonical import canonical_row
 from likelier.data.checks import Summary, TextChecks
+from likelier.data.columns import parse_columns
 from likelier.data.faults import Fault
 from likelier.data.output import JsonLines
 from likelier.data.reading import read
@@ -120,19 +121,6 @@ def _check_paths(config: CheckConfig) -> None:
         raise UsageError(
             "--max-length, --cut-answers and --allow-template-edits are checks of tokens: add --model"
         )
-
-
-def parse_columns(text: str | None) -> dict[str, str]:
-    """The renaming in `--columns`.
-
-    >>> parse_columns("prompt=instruction, chosen=response1")
-    {'prompt': 'instruction', 'chosen': 'response1'}
-    """
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
-    for name, _, given in pairs:
-        if not name.strip() or not given.strip():
-            raise UsageError(f"--columns must be name=column,name=column …, not {text!r}")
-    return {name.strip(): given.strip() for name, _, given in pairs}
 
 
 def _items(config: CheckConfig) -> Iterator[Record | Fault]:

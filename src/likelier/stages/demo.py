@@ -39,7 +39,7 @@ class DemoConfig(StageConfig):
     learning_rate: float = Field(default=2e-5, gt=0, description="of AdamW")
     batch_size: int = Field(default=32, ge=1, description="pairs per step")
     max_new_tokens: int = Field(default=28, ge=1, description="answers are cut there")
-    seed: int = Field(default=0, description="of every random number")
+    seed: int = Field(default=0, ge=0, description="of every random number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

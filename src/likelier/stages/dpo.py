@@ -1,0 +1,142 @@
+"""Direct Preference Optimization: from preference data to a better model.
+
+    likelier dpo --model smollm2 --data preferences.jsonl --out runs/first
+
+math.md (7): `L = −E log σ(β (log-ratio of the chosen − log-ratio of the rejected))`, or any loss of the table in
+`objectives`. Where it departs from the paper: a prompt is read once for all its answers (trees), AdamW is the
+default optimiser, and the reference's log-probs are scored once and kept on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likelier.training.config import DpoConfig
+from likelier.training.folder import RunFolder
+from likelier.training.loop import OnStep, Training
+from likelier.training.plan import Plan
+from likelier.training.preparation import load_data, load_policy, need_of, resolve_loss
+from likelier.training.processes import deterministic, require_single_process
+from likelier.training.run import Run
+
+
+def dpo(
+    model: Any,
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    reference: Any = None,
+    loss: Any = "sigmoid",
+    beta: float | None = None,
+    on_step: OnStep | None = None,
+    tokenizer: Any = None,
+    eval_data: Any = None,
+    **config: Any,
+) -> Run:
+    """Train `model` on the preferences in `data`: math.md (7), arXiv 2305.18290 equation 7.
+
+    Args:
+        model: a name, a folder, a GGUF file, or a module or PeftModel with its `tokenizer`.
+        data: a path or hub name, rows, or a `datasets.Dataset`; or a list of paths.
+        out: the run folder; None keeps everything in memory.
+        reference: another model than the policy before its first update.
+        loss: a name, `"module:function"`, or `f(policy, reference, lengths, beta) -> loss per pair`.
+        beta: β, 0.1 unless given.
+        on_step: called with each line of metrics.
+        tokenizer: needed with a module in memory.
+        eval_data: held-out rows, in any form of `data`.
+        config: every other setting of `likelier dpo`, by name.
+
+    Raises:
+        UsageError, DataError, ModelError: settings, data or model that cannot be used as given.
+        WorkError: a loss that is not finite, a full disk; the last checkpoint is intact.
+
+    >>> run = dpo("smollm2", [{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])  # doctest: +SKIP
+    >>> run.metrics[0]["loss"]  # doctest: +SKIP
+    0.6931471805599453
+    """
+    inputs = _Inputs(model, data, reference, eval_data, tokenizer, loss)
+    named = {"out": out, "beta": beta, "reference": _name(reference), **config}
+    settings = DpoConfig.build(
+        {
+            **{key: value for key, value in named.items() if value is not None},
+            "model": _name(model),
+            "data": _names(data),
+            "eval_data": _names(eval_data),
+            "loss": loss if isinstance(loss, str) else _name(loss),
+        }
+    )
+    return train(settings, inputs, on_step=on_step, say=lambda text: None)
+
+
+def main(config: DpoConfig) -> int:
+    """The command: the same function, with words on stderr and the result on stdout."""
+    inputs = _Inputs(config.model, config.data, config.reference, config.eval_data, None, config.loss)
+    run = train(config, inputs, on_step=None, say=lambda text: print(text, file=sys.stderr))
+    print(json.dumps(run.result) if config.json_ else run.report())
+    return 1 if run.stopped in ("Ctrl-C", "SIGTERM") else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the configuration can only name: models, rows and functions in memory."""
+
+    model: Any
+    data: Any
+    reference: Any
+    eval_data: Any
+    tokenizer: Any
+    loss: Any
+
+
+def train(
+    config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Callable[[str], None]
+) -> Run:
+    """The stage: prepare, then step after step until the plan is done."""
+    require_single_process("dpo")
+    loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if config.out is not None:
+            folder = stack.enter_context(
+                RunFolder(config.out, resume=config.resume, overwrite=config.overwrite)
+            )
+            if config.resume and folder.finished is not None:
+                say(f"{config.out} is finished; nothing is left to do")
+                return Run(None, None, folder.lines(), folder=config.out)
+        stack.enter_context(deterministic())
+        policy = load_policy(config, inputs.model, inputs.tokenizer, say=say)
+        stack.callback(policy.scorer.close)
+        data = load_data(
+            config, inputs.data, inputs.eval_data, policy.tokenizer, need=need_of(loss.objective)
+        )
+        plan = Plan.of(config, data)
+        for note in data.notes:
+            say(note)
+        training = Training(config, loss, policy, data, plan, folder, on_step=on_step, say=say)
+        training.describe()
+        if config.dry_run:
+            return training.finished("dry run")
+        training.score_reference(inputs.reference)
+        return training.run()
+
+
+def _name(value: Any) -> Any:
+    """A model, reference or loss as the configuration names it."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Path) else f"<{type(value).__name__}>"
+
+
+def _names(data: Any) -> list[str]:
+    """Data as the configuration names it: paths and hub names as they are, rows as `<rows>`."""
+    if data is None:
+        return []
+    items = data if isinstance(data, list) and all(isinstance(item, (str, Path)) for item in data) else [data]
+    return [str(item) if isinstance(item, (str, Path)) else "<rows>" for item in items]

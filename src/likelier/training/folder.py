@@ -1,0 +1,152 @@
+"""The run folder: one writer, nothing half written, metrics that end where the last checkpoint does.
+
+    config.yaml      every setting, resolved
+    metrics.jsonl    a line per step, and per evaluation
+    checkpoints/     step-N/, and best/
+    model/           the result, a Hugging Face folder
+    manifest.json    written last: inputs by content, versions, device, command, results
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from likelier.errors import UsageError, WorkError
+from likelier.manifest import write_whole
+from likelier.models.folders import work_error
+
+
+class RunFolder:
+    """A run folder that this process alone writes.
+
+    Args:
+        path: made if missing; one with files in it needs `resume` or `overwrite`.
+
+    Raises:
+        UsageError: the folder holds something, or another process writes it.
+        WorkError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, resume: bool, overwrite: bool) -> None:
+        self.path = path
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"--out {path} is a file; choose a folder")
+        if path.is_dir() and any(path.iterdir()) and not (resume or overwrite):
+            raise UsageError(f"{path} exists already; --resume goes on with it, --overwrite starts anew")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+            if overwrite:
+                self._clear()
+            self.checkpoints.mkdir(exist_ok=True)
+            for left in [*self.checkpoints.glob(".*.new"), *path.glob(".*.new")]:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError as error:
+            raise work_error(error, path) or error from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """The manifest of a finished run, or None."""
+        path = self.path / "manifest.json"
+        if not path.exists():
+            return None
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return manifest
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """Every setting, resolved."""
+        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+        write_whole(self.path / "config.yaml", text)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the run, whole or not at all."""
+        write_whole(self.path / name, text)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """An object as a file of the run, whole or not at all."""
+        write_whole(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The metrics as they stand."""
+        path = self.path / "metrics.jsonl"
+        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [line for line in map(_parsed, texts) if line is not None]
+
+    def log(self, line: Mapping[str, Any], *, file: str = "metrics.jsonl") -> None:
+        """Append a line; numbers that are not finite are written as null, which JSON has."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        try:
+            with (self.path / file).open("a", encoding="utf-8") as out:
+                out.write(json.dumps(clean, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise work_error(error, self.path / file) or error from None
+
+    def sync(self) -> None:
+        """Bring the metrics to the disk: a checkpoint is never ahead of them."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.path / name
+            if path.exists():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+
+    def cut_after(self, step: int) -> list[dict[str, Any]]:
+        """Drop metric and sample lines after `step` (all of them for -1), and return the metrics that stay."""
+        kept: dict[str, list[dict[str, Any]]] = {}
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            path = self.path / name
+            if not path.exists():
+                continue
+            lines = [_parsed(text) for text in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+            kept[name] = [line for line in lines if line is not None and line.get("step", 0) <= step]
+            write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept[name]))
+        return kept.get("metrics.jsonl", [])
+
+    def _take_lock(self) -> sqlite3.Connection:
+        # A lock of SQLite is the operating system's: it ends with the process, however that ends, everywhere.
+        lock = sqlite3.connect(self.path / ".lock", timeout=0, isolation_level=None)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            lock.close()
+            if "locked" in str(error):
+                raise UsageError(f"another process is writing {self.path}; wait for it or choose another --out") from None
+            raise WorkError(f"{self.path} cannot be written ({error}); choose another --out") from None
+        return lock
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.name.startswith(".lock"):
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """A line of metrics; None for one that a killed process left unfinished."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,278 @@
+"""The training loop: plain PyTorch, from top to bottom.
+
+describe → score the reference → (resume) → step, log, evaluate, checkpoint, … → save
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likelier.data.showing import plain_examples
+from likelier.data.trees import Tree
+from likelier.manifest import versions
+from likelier.models.cards import model_card
+from likelier.models.saving import save_model
+from likelier.training import checkpoint as checkpoints
+from likelier.training.checkpoint import Position
+from likelier.training.config import DpoConfig
+from likelier.training.evaluation import evaluate
+from likelier.training.folder import RunFolder
+from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer
+from likelier.training.plan import Clock, Plan, advance, identity, improved, require_at_reference
+from likelier.training.preparation import Data, Policy, load_reference
+from likelier.training.processes import StopRequest
+from likelier.training.run import Run
+from likelier.training.step import Loss, require_finite, step_gradient
+
+OnStep = Callable[[dict[str, Any]], Mapping[str, float] | bool | None]
+"""Called with each line of metrics; may return metrics to add, or True to ask to stop."""
+
+
+class Training:
+    """One run of the loop.
+
+    Args:
+        folder: None keeps everything in memory.
+        say: where sentences for the user go.
+    """
+
+    def __init__(
+        self,
+        config: DpoConfig,
+        loss: Loss,
+        policy: Policy,
+        data: Data,
+        plan: Plan,
+        folder: RunFolder | None,
+        *,
+        on_step: OnStep | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.config, self.loss, self.policy = config, loss, policy
+        self.data, self.plan, self.folder = data, plan, folder
+        self.on_step, self.say = on_step, say
+        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(config.optimizer, self.parameters, learning_rate=plan.rate(0))
+        self.position = Position()
+        self.clock = Clock()
+        self.stop = StopRequest()
+        self.reference: dict[int, Tensor] | None = None
+        self.eval_reference: list[Tensor] | None = None
+        self.reference_digest = b""
+        self.own_reference = True
+        self.result = Run(policy.model, policy.tokenizer, folder=config.out, notes=list(data.notes))
+
+    def run(self) -> Run:
+        """Step after step until the plan is done, or somebody asks to stop."""
+        self._begin()
+        with self.stop.listening():
+            while self.position.step < self.plan.total and self.stop.reason is None:
+                self._log(self._step())
+                if self._due(self.config.eval_every):
+                    self._evaluate()
+                if self._due(self.config.checkpoint_every) or (self.stop.reason and self.folder is not None):
+                    self._checkpoint()
+        if self.stop.reason is not None and self.stop.by_signal:
+            if self.folder is not None:
+                self.say(f"stopped by {self.stop.reason} after step {self.position.step}; --resume goes on from there")
+            return self.finished(self.stop.reason)
+        return self._save()
+
+    def describe(self) -> None:
+        """Before step 0: what will be done, in a paragraph, and examples with the trained tokens marked."""
+        trees = self.data.train
+        tokens = sum(tree.num_tokens for tree in trees)
+        trained = sum(p.numel() for p in self.parameters)
+        self.say(
+            f"{self.plan.total} steps of {self.config.batch_size} pairs over {len(trees)} prompts, {tokens:,} tokens"
+            f" an epoch; {trained:,} parameters train in {self.policy.precision}, trees as {self.policy.choice.way};"
+            f" {self.policy.scorer.max_tokens} tokens per forward"
+        )
+        if self.folder is not None and not self.config.dry_run:
+            self.folder.write("examples.txt", plain_examples(trees, self.policy.tokenizer))
+            self.folder.write_config(self._resolved())
+
+    def score_reference(self, reference: Any) -> None:
+        """The reference's log-probs of every tree that the run will visit, from the cache or by one forward."""
+        self.own_reference = reference is None
+        if not self.loss.objective.needs_reference:
+            return
+        visited = self.plan.visited()
+        trees = [self.plan.trees[i] for i in visited] + self.data.evaluation
+        sums, self.reference_digest = load_reference(
+            self.config, reference, self.policy, trees, on_progress=lambda done, total: None
+        )
+        self.reference = dict(zip(visited, sums, strict=False))
+        self.eval_reference = sums[len(visited) :]
+
+    def finished(self, reason: str | None = None) -> Run:
+        """The run as it stands; the scorer gives the model back its own forwards when the stage ends."""
+        self.result.stopped = reason
+        return self.result
+
+    def _begin(self) -> None:
+        """Go on from the last complete checkpoint, or start at step 0."""
+        self.identity = identity(self.config, self.data, self.policy, self.reference_digest)
+        latest = None
+        if self.folder is not None:
+            latest = checkpoints.latest_checkpoint(self.folder.checkpoints) if self.config.resume else None
+            if latest is not None:
+                self.position, before = checkpoints.read_state(latest)
+                self.identity.require(before)
+                checkpoints.load_checkpoint(latest, self.policy.model, self.optimizer)
+                self.policy.scorer.kernels.refresh()
+                self.say(f"going on after step {self.position.step}")
+            self.result.metrics = self.folder.cut_after(self.position.step if latest is not None else -1)
+        if latest is None and self.config.eval_every is not None:
+            self._evaluate()
+
+    def _step(self) -> dict[str, Any]:
+        """One step: the gradient of its trees, clipped, and an update of the weights."""
+        step = self.position.step
+        indices = self.plan.order.step(step)
+        trees = [self.plan.trees[i] for i in indices]
+        reference = None if self.reference is None else [self.reference[i] for i in indices]
+        self.clock.start()
+        self.optimizer.zero_grad(set_to_none=True)
+        result = step_gradient(self.policy.scorer, trees, reference, self.loss)
+        if step == 0 and self.own_reference:
+            require_at_reference(result.rewards, self.policy, self.loss)
+        norm = gradient_norm(self.parameters)
+        require_finite(norm, "gradient norm", trees)
+        clip_gradients(self.parameters, norm=norm, limit=self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(step)
+        self.optimizer.step()
+        self.policy.scorer.kernels.refresh()
+        seconds = self.clock.stop()
+        before = (self.position.tokens_seen, self.position.pairs_seen)
+        advance(self.position, trees)
+        return {
+            "step": self.position.step,
+            "epoch": self.plan.epoch(step),
+            "pairs_seen": self.position.pairs_seen,
+            **result.metrics(),
+            "learning_rate": self.plan.rate(step),
+            "grad_norm": float(norm),
+            "tokens_per_second": (self.position.tokens_seen - before[0]) / seconds,
+            "pairs_per_second": (self.position.pairs_seen - before[1]) / seconds,
+        }
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if self.on_step is not None:
+            answer = self.on_step(line)
+            if isinstance(answer, Mapping):
+                line.update(answer)
+            elif answer is True:
+                self.stop.reason = "asked by on_step"
+        self.result.metrics.append(line)
+        if self.folder is not None:
+            self.folder.log(line)
+
+    def _evaluate(self) -> None:
+        metrics = evaluate(self.policy.scorer, self.data.evaluation, self.eval_reference, self.loss)
+        line = {"step": self.position.step, **metrics}
+        self.result.metrics.append(line)
+        if self.folder is not None:
+            self.folder.log(line)
+        figure = self.config.keep_best or ("eval/loss" if self.config.patience else None)
+        if figure is None:
+            return
+        if improved(self.position, line, figure):
+            if self.config.keep_best is not None and self.folder is not None:
+                checkpoints.save_weights(self.folder.checkpoints / "best", self.policy.model)
+        elif self.config.patience is not None and self.position.evaluations_since_best >= self.config.patience:
+            self.stop.reason = f"{figure} has not improved in {self.config.patience} evaluations"
+
+    def _checkpoint(self) -> None:
+        assert self.folder is not None
+        self.folder.sync()
+        checkpoints.save_checkpoint(
+            self.folder.checkpoints,
+            self.policy.model,
+            self.optimizer,
+            self.position,
+            self.identity,
+            keep=self.config.keep_checkpoints,
+        )
+
+    def _save(self) -> Run:
+        """Evaluate once more, write the model, and last of all the manifest."""
+        config, folder = self.config, self.folder
+        if self.data.evaluation and not self._evaluated_now():
+            self._evaluate()
+        if config.keep_best is not None and folder is not None and self.position.best_step is not None:
+            checkpoints.load_weights(folder.checkpoints / "best" / "weights.safetensors", self.policy.model)
+            self.policy.scorer.kernels.refresh()
+            self.say(f"the model is that of step {self.position.best_step}, the best by {config.keep_best}")
+        self.finished(self.stop.reason)
+        if folder is None:
+            return self.result
+        with self.policy.scorer.plain() as model:
+            save_model(
+                model,
+                self.policy.tokenizer,
+                folder.path / "model",
+                card=self._card(),
+                merge=config.merge,
+                silenced=self.policy.silenced,
+            )
+        folder.sync()
+        folder.write_json("manifest.json", self._manifest())
+        return self.result
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.position.step % every == 0
+
+    def _evaluated_now(self) -> bool:
+        last = self.result.metrics[-1] if self.result.metrics else {}
+        return "eval/loss" in last and last["step"] == self.position.step
+
+    def _resolved(self) -> dict[str, Any]:
+        values = self.config.model_dump(mode="json")
+        chosen = {
+            "precision": self.policy.precision,
+            "max_tokens": self.policy.scorer.max_tokens,
+            "warmup_steps": self.plan.warmup,
+            "learning_rate": self.plan.peak,
+        }
+        return {name.rstrip("_"): value for name, value in (values | chosen).items()}
+
+    def _card(self) -> str:
+        return model_card(
+            self.policy.name,
+            method=f"DPO ({self.loss.objective.name})",
+            data=self.data.hashes,
+            settings=self._resolved(),
+            results=_results(self.result.metrics),
+            adapter=self.config.lora_rank is not None and not self.config.merge,
+        )
+
+    def _manifest(self) -> dict[str, Any]:
+        return {
+            "stage": "dpo",
+            "finished": True,
+            "inputs": self.data.hashes,
+            "start": self.policy.digest.hex(),
+            "reference": self.reference_digest.hex(),
+            "steps": self.position.step,
+            "result": self.result.result,
+            "notes": self.result.notes,
+            "device": str(self.policy.scorer.device),
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "command": sys.argv,
+        }
+
+
+def _results(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """The evaluation lines, first and last, as the rows of the card's table."""
+    lines = [line for line in metrics if "eval/loss" in line]
+    shown = [lines[0], lines[-1]] if len(lines) > 1 else lines
+    names = ("loss", "rewards/accuracies", "rewards/accuracies/low", "rewards/accuracies/high", "rewards/margins", "pairs")
+    return [{"step": line["step"], **{n: line.get(f"eval/{n}", "") for n in names}} for line in shown]

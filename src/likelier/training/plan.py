@@ -1,0 +1,129 @@
+"""What a run will do: its steps in order, its learning rates, and the identity that a resume must match."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likelier.data.grouping import num_pairs
+from likelier.data.order import Order
+from likelier.data.trees import Tree
+from likelier.errors import WorkError
+from likelier.training.checkpoint import Identity, Position
+from likelier.training.config import UPDATE_FREE, TrainingConfig
+from likelier.training.optimizer import learning_rate, warmup_steps
+from likelier.training.preparation import Data, Policy, peak_rate
+from likelier.training.step import Loss
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps of a run and the learning rate of each."""
+
+    trees: list[Tree]
+    order: Order
+    total: int
+    """Updates until the run is done; `max_steps` ends it, but does not move the schedule of longer runs."""
+    horizon: int
+    """Updates that the schedule is made for."""
+    warmup: int
+    config: TrainingConfig
+
+    @classmethod
+    def of(cls, config: TrainingConfig, data: Data) -> Plan:
+        """The plan for `data` under `config`."""
+        order = Order(data.train, batch_size=config.batch_size, seed=config.seed, content_hash=data.content_hash)
+        horizon = order.total(config.epochs)
+        warmup = warmup_steps(horizon) if config.warmup_steps is None else config.warmup_steps
+        return cls(data.train, order, min(horizon, config.max_steps or horizon), horizon, warmup, config)
+
+    def visited(self) -> list[int]:
+        """The trees that the run will train on, as indices, each once, in no particular order."""
+        if self.total >= self.order.total(1):
+            return list(range(len(self.trees)))
+        return sorted({index for step in range(self.total) for index in self.order.step(step)})
+
+    @property
+    def peak(self) -> float:
+        """The learning rate after the warm-up."""
+        return peak_rate(self.config)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0."""
+        return learning_rate(
+            step, peak=self.peak, total=self.horizon, warmup=self.warmup, schedule=self.config.schedule
+        )
+
+    def epoch(self, step: int) -> float:
+        """Epochs done after update `step`, the part of one by its steps."""
+        epoch, index = self.order.locate(step)
+        return epoch + (index + 1) / len(self.order.epoch(epoch))
+
+
+def identity(config: TrainingConfig, data: Data, policy: Policy, reference_digest: bytes) -> Identity:
+    """What a checkpoint of this run belongs to."""
+    settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in UPDATE_FREE}
+    settings["data"] = [str(item) for item in settings["data"]]
+    settings["precision"] = policy.precision
+    return Identity(data.content_hash, f"{policy.digest.hex()} {reference_digest.hex()}", settings)
+
+
+def require_at_reference(rewards: Sequence[Tensor], policy: Policy, loss: Loss) -> None:
+    """Stop where the policy before its first update is not its own reference: a wrong reference trains silently.
+
+    Raises:
+        WorkError: margins that are not 0 (on CUDA: beyond what the precision spreads).
+    """
+    if not loss.objective.needs_reference or not rewards:
+        return
+    worst = float(torch.cat(list(rewards)).abs().max())
+    allowed = 0.0 if policy.scorer.device.type == "cpu" else 0.5 * loss.beta
+    if worst > allowed:
+        raise WorkError(
+            f"before the first update the policy differs from its reference (a reward of {worst:.3g}, not 0);"
+            " the cache of reference log-probs may be from another machine: set LIKELIER_CACHE to a new folder"
+        )
+
+
+class Clock:
+    """Times of steps, for rates; evaluation, sampling and checkpoints are not counted."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = time.perf_counter()
+
+    def start(self) -> None:
+        """A step begins."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> float:
+        """It ended; returns its seconds."""
+        seconds = time.perf_counter() - self._started
+        self.seconds += seconds
+        return max(seconds, 1e-9)
+
+
+def advance(position: Position, trees: Sequence[Tree]) -> Position:
+    """The position after an update on `trees`."""
+    position.step += 1
+    position.pairs_seen += sum(num_pairs(tree) for tree in trees)
+    position.tokens_seen += sum(tree.num_tokens for tree in trees)
+    return position
+
+
+def improved(position: Position, metrics: dict[str, Any], figure: str) -> bool:
+    """Whether an evaluation is the best so far; notes it in `position`. Losses want to be small, the rest large."""
+    value = metrics.get(figure)
+    if value is None:
+        raise WorkError(f"--keep-best {figure}: this run has no such figure; it has {', '.join(sorted(metrics))}")
+    better = position.best is None or (value < position.best if "loss" in figure else value > position.best)
+    if better:
+        position.best, position.best_step, position.evaluations_since_best = value, position.step, 0
+    else:
+        position.evaluations_since_best += 1
+    return better

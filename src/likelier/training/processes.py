@@ -1,0 +1,68 @@
+"""The process: refused where there are several, deterministic while it trains, stopped between two steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from likelier.errors import UsageError
+
+
+def require_single_process(stage: str) -> None:
+    """Raises `UsageError` under torchrun with several processes, which this stage cannot use yet."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1:
+        raise UsageError(
+            f"likelier {stage} runs in one process so far, and WORLD_SIZE is {world}; start it without torchrun"
+        )
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Deterministic operations for as long as the context lasts; what the caller had set comes back."""
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Filling memory that is written right after costs a pass over it and changes no number.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.by_signal = False
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Handle the signals for as long as the context lasts; only the main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        names = [signal.SIGINT, signal.SIGTERM]
+        before = [signal.signal(name, self._handle) for name in names]
+        try:
+            yield self
+        finally:
+            for name, handler in zip(names, before, strict=True):
+                signal.signal(name, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.reason is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.by_signal = True
+        self.reason = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

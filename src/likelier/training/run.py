@@ -1,0 +1,57 @@
+"""What a training stage returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(slots=True)
+class Run:
+    """A finished (or stopped) run: its model in memory, its figures, its folder."""
+
+    model: nn.Module
+    tokenizer: Any
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """The lines of `metrics.jsonl`."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """The lines of `samples.jsonl`."""
+    folder: Path | None = None
+    stopped: str | None = None
+    """Why it stopped before its last step, or None."""
+    notes: list[str] = field(default_factory=list)
+    """What was said in words: counts of rows left out, early signs of trouble."""
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The last figures of training and of evaluation, as one object."""
+        trained = [line for line in self.metrics if "loss" in line]
+        evaluated = [line for line in self.metrics if "eval/loss" in line]
+        last = {**(trained[-1] if trained else {}), **(evaluated[-1] if evaluated else {})}
+        if len(evaluated) > 1:
+            last["eval/before"] = {k: v for k, v in evaluated[0].items() if k.startswith("eval/")}
+        return {**last, "folder": None if self.folder is None else str(self.folder), "stopped": self.stopped}
+
+    def report(self) -> str:
+        """The run in a few lines of words."""
+        result = self.result
+        lines = [f"{result.get('step', 0)} steps, {result.get('pairs_seen', 0)} pairs, loss {result.get('loss', float('nan')):.4f}"]
+        before = result.get("eval/before")
+        if "eval/rewards/accuracies" in result:
+            after = _accuracy(result)
+            first = f" (before: {_accuracy(before)})" if before and "eval/rewards/accuracies" in before else ""
+            lines.append(f"held-out accuracy of the implicit reward {after}{first}, {result['eval/pairs']} pairs")
+        if self.stopped:
+            lines.append(f"stopped: {self.stopped}")
+        if self.folder is not None:
+            lines.append(f"run folder {self.folder}")
+        return "\n".join([*lines, *self.notes])
+
+
+def _accuracy(line: dict[str, Any]) -> str:
+    low, high = line.get("eval/rewards/accuracies/low"), line.get("eval/rewards/accuracies/high")
+    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{line['eval/rewards/accuracies']:.3f}{interval}"
