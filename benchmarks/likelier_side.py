@@ -19,7 +19,7 @@ from benchmarks.common import parser, peak_bytes, read_rows
 
 
 class Clock:
-    """Watches a run from outside: when its reference pass and its first step began, and when each step ended."""
+    """Watches a run from outside: its reference pass, its first step's begin and every step's end."""
 
     def __init__(self) -> None:
         self.reference_seconds = 0.0

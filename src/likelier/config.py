@@ -55,7 +55,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
-        raise UsageError(f"{path} must hold `key: value` lines at its top level, not a {type(loaded).__name__}")
+        raise UsageError(
+            f"{path} must hold `key: value` lines at its top level, not a {type(loaded).__name__}"
+        )
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 

@@ -13,7 +13,9 @@ from likelier.engines.divergence import estimate_kl
 from likelier.engines.sampling import Prompt, Sampler, sample
 from tests.models.families import tiny
 
-PROMPTS = [Prompt(id=str(number), content=text) for number, text in enumerate(["The cat", "What is " * 8, "A"])]
+PROMPTS = [
+    Prompt(id=str(number), content=text) for number, text in enumerate(["The cat", "What is " * 8, "A"])
+]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,17 @@ TEXTS = [
     "rain, rain, rain, rain, rain, rain, rain, rain, rain",
 ]
 PROMPTS = [Prompt(id=f"p{number}", content=text) for number, text in enumerate(TEXTS)]
-SAMPLED_FAMILIES = ["llama", "mistral", "qwen2", "gemma2", "gemma3_text", "phi3", "gpt2", "gpt_neox", "falcon"]
+SAMPLED_FAMILIES = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt2",
+    "gpt_neox",
+    "falcon",
+]
 
 
 def build(family: str, tokenizer: Any, dtype: torch.dtype = torch.float32) -> Any:

@@ -17,7 +17,8 @@ def prompts(*answers: list[tuple[list[int], str]]) -> list[SampledPrompt]:
             prompt="x",
             prompt_tokens=[1],
             completions=[
-                SampledCompletion(text="", tokens=tokens, logp=-1.0, finish=finish) for tokens, finish in group
+                SampledCompletion(text="", tokens=tokens, logp=-1.0, finish=finish)
+                for tokens, finish in group
             ],
         )
         for number, group in enumerate(answers)
@@ -81,7 +82,8 @@ def test_ties_count_half() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "share"), [([], 0.0), ([1, 1], 0.0), ([1] * 5, 2 / 3), ([1, 2, 3, 4], 0.0), ([1, 2, 1, 2, 1], 1 / 3)]
+    ("tokens", "share"),
+    [([], 0.0), ([1, 1], 0.0), ([1] * 5, 2 / 3), ([1, 2, 3, 4], 0.0), ([1, 2, 1, 2, 1], 1 / 3)],
 )
 def test_repetition_by_hand(tokens: list[int], share: float) -> None:
     assert repetition(tokens) == pytest.approx(share)

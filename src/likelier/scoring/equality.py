@@ -61,7 +61,11 @@ def choose_way(model: nn.Module) -> Choice:
     >>> choose_way(LlamaForCausalLM(config)).way
     'tree'
     """
-    causal = causal_model(model)
+    with torch.enable_grad():
+        return _choose(causal_model(model))
+
+
+def _choose(causal: PreTrainedModel) -> Choice:
     reasons: list[str] = []
     try:
         small = shrunken(causal)

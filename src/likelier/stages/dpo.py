@@ -95,9 +95,7 @@ class _Inputs:
     loss: Any
 
 
-def train(
-    config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Callable[[str], None]
-) -> Run:
+def train(config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Callable[[str], None]) -> Run:
     """The stage: prepare, then step after step until the plan is done."""
     require_single_process("dpo")
     loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)

@@ -41,7 +41,9 @@ class Identity:
     def require(self, other: Identity) -> None:
         """Raises `UsageError` naming the first difference from a checkpoint's identity `other`."""
         if self.data != other.data:
-            raise UsageError("--resume: the data has changed since this run began; start a new run in another --out")
+            raise UsageError(
+                "--resume: the data has changed since this run began; start a new run in another --out"
+            )
         if self.start != other.start:
             raise UsageError("--resume: the starting model or reference has changed since this run began")
         for name in sorted({*self.settings, *other.settings}):
@@ -101,7 +103,9 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.O
         load_weights(checkpoint / "weights.safetensors", model)
         _load_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
     except (SafetensorError, OSError, KeyError) as error:
-        raise UsageError(f"the checkpoint {checkpoint} is damaged ({error}); delete it and --resume from the one before") from None
+        raise UsageError(
+            f"the checkpoint {checkpoint} is damaged ({error}); delete it and --resume from the one before"
+        ) from None
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:

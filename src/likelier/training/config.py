@@ -9,7 +9,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from likelier.config import StageConfig
 
-Precision = Literal["bfloat16", "float32", "float64"]
 LORA_LEARNING_RATE_FACTOR = 10.0
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -28,20 +27,32 @@ PRESETS: dict[str, dict[str, Any]] = {
 class TrainingConfig(StageConfig):
     """What every training stage reads."""
 
-    model: str = Field("smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)")
-    data: list[str] = Field(description="preference rows: a file, a datasets folder or a hub name; may be repeated")
+    model: str = Field(
+        "smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)"
+    )
+    data: list[str] = Field(
+        description="preference rows: a file, a datasets folder or a hub name; may be repeated"
+    )
     eval_data: list[str] = Field([], description="held-out rows to evaluate on")
-    eval_share: float | None = Field(None, gt=0, lt=1, description="hold out this share of the data, by prompt")
+    eval_share: float | None = Field(
+        None, gt=0, lt=1, description="hold out this share of the data, by prompt"
+    )
     out: Path | None = Field(None, description="run folder")
     format: str | None = Field(None, description="format of the rows, where their columns do not tell")
     columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
-    as_: Literal["text", "messages"] = Field("text", description="read plain strings as raw text or as chat messages")
+    as_: Literal["text", "messages"] = Field(
+        "text", description="read plain strings as raw text or as chat messages"
+    )
     max_length: PositiveInt | None = Field(None, description="tokens of an answer with its prompt, at most")
-    cut_answers: bool = Field(False, description="cut answers that are too long, rather than refuse their rows")
+    cut_answers: bool = Field(
+        False, description="cut answers that are too long, rather than refuse their rows"
+    )
     allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
     skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
     group_prompts: bool = Field(True, description="rows of one prompt share a tree and its forward")
-    ties: Literal["drop", "half"] = Field("drop", description="leave ties out, or take them both ways at half weight")
+    ties: Literal["drop", "half"] = Field(
+        "drop", description="leave ties out, or take them both ways at half weight"
+    )
     weigh: Literal["rows", "prompts"] = Field("rows", description="prompts: each prompt has weight 1")
 
     optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="AdamW (0.9, 0.999), or RMSprop")
@@ -52,27 +63,37 @@ class TrainingConfig(StageConfig):
     batch_size: PositiveInt = Field(64, description="pairs per step")
     epochs: PositiveInt = Field(1, description="passes over the data")
     max_steps: PositiveInt | None = Field(None, description="stop after this many steps")
-    precision: Precision | None = Field(None, description="bfloat16 where the processor has it, else float32")
-    max_tokens: PositiveInt | None = Field(None, description="tokens per forward; chosen from the memory unless given")
+    precision: Literal["bfloat16", "float32", "float64"] | None = Field(
+        None, description="bfloat16 where the processor has it, else float32"
+    )
+    max_tokens: PositiveInt | None = Field(
+        None, description="tokens per forward; chosen from the memory unless given"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
     seed: NonNegativeInt = Field(0, description="of the order, and of new adapters")
 
     lora_rank: PositiveInt | None = Field(None, description="train a LoRA adapter of this rank")
     lora_alpha: PositiveFloat | None = Field(None, description="twice the rank unless given")
-    lora_targets: list[str] = Field([], description="names of the layers to adapt; all linear layers of the blocks")
+    lora_targets: list[str] = Field(
+        [], description="names of the layers to adapt; all linear layers of the blocks"
+    )
     merge: bool = Field(False, description="save the adapter merged into a full model")
     quantize: Literal["4bit"] | None = Field(None, description="frozen weights in 4 bits, with LoRA, on CUDA")
 
     eval_every: PositiveInt | None = Field(None, description="evaluate on held-out rows every N steps")
     checkpoint_every: PositiveInt | None = Field(None, description="write a checkpoint every N steps")
     keep_checkpoints: PositiveInt = Field(2, description="how many of the latest checkpoints stay")
-    keep_best: str | None = Field(None, description="keep the model with the best eval/loss or other eval figure")
+    keep_best: str | None = Field(
+        None, description="keep the model with the best eval/loss or other eval figure"
+    )
     patience: PositiveInt | None = Field(None, description="stop after N evaluations without a better one")
     sample_prompts: Path | None = Field(None, description="prompts that the policy answers as it trains")
     sample_every: PositiveInt | None = Field(None, description="answer them every N steps")
     track: Literal["tensorboard", "wandb"] | None = Field(None, description="also log there")
 
-    preset: Literal["paper"] | None = Field(None, description="paper: RMSprop, 1e-6, 150 warm-up steps, clip 10")
+    preset: Literal["paper"] | None = Field(
+        None, description="paper: RMSprop, 1e-6, 150 warm-up steps, clip 10"
+    )
     resume: bool = Field(False, description="go on from the last complete checkpoint in --out")
     overwrite: bool = Field(False, description="delete an existing --out first")
     dry_run: bool = Field(False, description="say what would be done, and stop before the first step")
@@ -112,14 +133,18 @@ class TrainingConfig(StageConfig):
         if self.resume and self.overwrite:
             raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
         if self.keep_best is not None and not self.keep_best.startswith("eval/"):
-            raise ValueError(f"--keep-best takes an evaluation figure such as eval/loss, not {self.keep_best}")
+            raise ValueError(
+                f"--keep-best takes an evaluation figure such as eval/loss, not {self.keep_best}"
+            )
         return self
 
 
 class DpoConfig(TrainingConfig):
     """The settings of `likelier dpo`."""
 
-    reference: str | None = Field(None, description="another reference than the policy before its first update")
+    reference: str | None = Field(
+        None, description="another reference than the policy before its first update"
+    )
     loss: Any = Field("sigmoid", description="name of a loss, or module:function")
     beta: PositiveFloat = Field(0.1, description="how dear it is to leave the reference")
     label_smoothing: float | None = Field(None, description="sigmoid (cDPO), robust: share of flipped labels")

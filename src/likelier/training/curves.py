@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 LEAST_WINDOW = 8
+MOST_WINDOW = 100
 NOISE = 5.0
 """Standard errors that a change of means must exceed."""
 
@@ -56,10 +57,10 @@ class Change:
 def change(values: Sequence[float], *, start: float | None = None) -> Change | None:
     """The change of a noisy curve; None while it is short. A known `start` has no noise of its own.
 
-    >>> change([0.0, 1.0] * 20).certain, change([0.0] * 20 + [5.0]).certain, change(list(range(40))).certain
+    >>> change([0.0, 1.0] * 20).certain, change([0.0] * 30 + [5.0]).certain, change(list(range(40))).certain
     (False, False, True)
     """
-    size = max(LEAST_WINDOW, len(values) // 8)
+    size = min(MOST_WINDOW, max(LEAST_WINDOW, len(values) // 8))
     if len(values) < size * (2 if start is not None else 3):
         return None
     first, windows = values[:size], (values[-2 * size : -size], values[-size:])

@@ -1,10 +1,10 @@
 """The run folder: one writer, nothing half written, metrics that end where the last checkpoint does.
 
-    config.yaml      every setting, resolved
-    metrics.jsonl    a line per step, and per evaluation
-    checkpoints/     step-N/, and best/
-    model/           the result, a Hugging Face folder
-    manifest.json    written last: inputs by content, versions, device, command, results
+config.yaml      every setting, resolved
+metrics.jsonl    a line per step, and per evaluation
+checkpoints/     step-N/, and best/
+model/           the result, a Hugging Face folder
+manifest.json    written last: inputs by content, versions, device, command, results
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ class RunFolder:
             path = self.path / name
             if not path.exists():
                 continue
-            lines = [_parsed(text) for text in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+            lines = [
+                _parsed(text) for text in path.read_text(encoding="utf-8", errors="replace").splitlines()
+            ]
             kept[name] = [line for line in lines if line is not None and line.get("step", 0) <= step]
             write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept[name]))
         return kept.get("metrics.jsonl", [])
@@ -129,7 +131,9 @@ class RunFolder:
         except sqlite3.OperationalError as error:
             lock.close()
             if "locked" in str(error):
-                raise UsageError(f"another process is writing {self.path}; wait for it or choose another --out") from None
+                raise UsageError(
+                    f"another process is writing {self.path}; wait for it or choose another --out"
+                ) from None
             raise WorkError(f"{self.path} cannot be written ({error}); choose another --out") from None
         return lock
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from likelier.data.showing import plain_examples
-from likelier.data.trees import Tree
 from likelier.manifest import versions
 from likelier.models.cards import model_card
 from likelier.models.saving import save_model
@@ -79,7 +78,9 @@ class Training:
                     self._checkpoint()
         if self.stop.reason is not None and self.stop.by_signal:
             if self.folder is not None:
-                self.say(f"stopped by {self.stop.reason} after step {self.position.step}; --resume goes on from there")
+                self.say(
+                    f"stopped by {self.stop.reason} after step {self.position.step}; --resume goes on from there"
+                )
             return self.finished(self.stop.reason)
         return self._save()
 
@@ -186,7 +187,9 @@ class Training:
         if improved(self.position, line, figure):
             if self.config.keep_best is not None and self.folder is not None:
                 checkpoints.save_weights(self.folder.checkpoints / "best", self.policy.model)
-        elif self.config.patience is not None and self.position.evaluations_since_best >= self.config.patience:
+        elif (
+            self.config.patience is not None and self.position.evaluations_since_best >= self.config.patience
+        ):
             self.stop.reason = f"{figure} has not improved in {self.config.patience} evaluations"
 
     def _checkpoint(self) -> None:
@@ -274,5 +277,12 @@ def _results(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """The evaluation lines, first and last, as the rows of the card's table."""
     lines = [line for line in metrics if "eval/loss" in line]
     shown = [lines[0], lines[-1]] if len(lines) > 1 else lines
-    names = ("loss", "rewards/accuracies", "rewards/accuracies/low", "rewards/accuracies/high", "rewards/margins", "pairs")
+    names = (
+        "loss",
+        "rewards/accuracies",
+        "rewards/accuracies/low",
+        "rewards/accuracies/high",
+        "rewards/margins",
+        "pairs",
+    )
     return [{"step": line["step"], **{n: line.get(f"eval/{n}", "") for n in names}} for line in shown]

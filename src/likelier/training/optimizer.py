@@ -53,7 +53,8 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
         return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    return norm
 
 
 def clip_gradients(parameters: Iterable[Tensor], *, norm: Tensor, limit: float) -> None:

@@ -37,7 +37,9 @@ class Plan:
     @classmethod
     def of(cls, config: TrainingConfig, data: Data) -> Plan:
         """The plan for `data` under `config`."""
-        order = Order(data.train, batch_size=config.batch_size, seed=config.seed, content_hash=data.content_hash)
+        order = Order(
+            data.train, batch_size=config.batch_size, seed=config.seed, content_hash=data.content_hash
+        )
         horizon = order.total(config.epochs)
         warmup = warmup_steps(horizon) if config.warmup_steps is None else config.warmup_steps
         return cls(data.train, order, min(horizon, config.max_steps or horizon), horizon, warmup, config)
@@ -120,7 +122,9 @@ def improved(position: Position, metrics: dict[str, Any], figure: str) -> bool:
     """Whether an evaluation is the best so far; notes it in `position`. Losses want to be small, the rest large."""
     value = metrics.get(figure)
     if value is None:
-        raise WorkError(f"--keep-best {figure}: this run has no such figure; it has {', '.join(sorted(metrics))}")
+        raise WorkError(
+            f"--keep-best {figure}: this run has no such figure; it has {', '.join(sorted(metrics))}"
+        )
     better = position.best is None or (value < position.best if "loss" in figure else value > position.best)
     if better:
         position.best, position.best_step, position.evaluations_since_best = value, position.step, 0

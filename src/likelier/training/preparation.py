@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from likelier.data.columns import parse_columns
@@ -18,18 +17,17 @@ from likelier.data.selection import Need
 from likelier.data.splitting import hash_records, split_by_prompt
 from likelier.data.trees import Tree
 from likelier.errors import DataError, UsageError
-from likelier.models.adapters import add_lora, adapter_is_start, is_adapted
+from likelier.models.adapters import adapter_is_start, add_lora, is_adapted
 from likelier.models.loading import load_model
 from likelier.models.noise import Silenced, silence_noise
 from likelier.objectives import Objective, check_options, resolve, with_sft
 from likelier.scoring.cache import LogpCache, default_folder
 from likelier.scoring.equality import Choice, choose_way
+from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import branch_sums, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
-from likelier.training.config import LORA_LEARNING_RATE_FACTOR, DpoConfig, Precision, TrainingConfig
+from likelier.training.config import LORA_LEARNING_RATE_FACTOR, DpoConfig, TrainingConfig
 from likelier.training.step import Loss
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(slots=True)
@@ -83,7 +81,7 @@ def load_data(config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any,
     return Data(cut_groups(train, batch_size=config.batch_size), evaluation, hashes["train"], hashes, notes)
 
 
-def resolve_loss(config: DpoConfig, loss: Any, *, given: Sequence[str]) -> Loss:
+def resolve_loss(config: DpoConfig, loss: Any, *, given: Collection[str]) -> Loss:
     """The objective and its options.
 
     Raises:
@@ -111,19 +109,16 @@ def need_of(objective: Objective) -> Need:
     return kinds[objective.kind]
 
 
-def load_policy(
-    config: TrainingConfig, model: Any, tokenizer: Any, *, say: Callable[[str], None]
-) -> Policy:
+def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Callable[[str], None]) -> Policy:
     """Load the model, add an adapter where asked, decide how trees reach it."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     precision = config.precision or default_precision(device)
     if precision == "float64" and device.type == "cuda":
         raise UsageError("--precision float64 is for the CPU; take float32 or bfloat16 on CUDA")
-    masters = torch.float64 if precision == "float64" else torch.float32
     loaded = load_model(
         model,
         tokenizer=tokenizer,
-        dtype=masters,
+        dtype=master_dtype(precision),
         device=device,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
@@ -145,7 +140,9 @@ def load_policy(
             targets=config.lora_targets or None,
             seed=config.seed,
         )
-        say(f"LoRA of rank {config.lora_rank}: learning rate {peak_rate(config):g}, ten times that of full training")
+        say(
+            f"LoRA of rank {config.lora_rank}: learning rate {peak_rate(config):g}, ten times that of full training"
+        )
         if not adapter_is_start(policy):
             start = b""
     elif not is_adapted(policy):
@@ -156,12 +153,24 @@ def load_policy(
         policy.train()
     scorer = Scorer(policy, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head)
     return Policy(
-        policy, loaded.tokenizer, scorer, loaded.name, choice, start or model_digest(scorer), silenced, precision
+        policy,
+        loaded.tokenizer,
+        scorer,
+        loaded.name,
+        choice,
+        start or model_digest(scorer),
+        silenced,
+        precision,
     )
 
 
 def load_reference(
-    config: DpoConfig, reference: Any, policy: Policy, trees: Sequence[Tree], *, on_progress: Callable[[int, int], None]
+    config: DpoConfig,
+    reference: Any,
+    policy: Policy,
+    trees: Sequence[Tree],
+    *,
+    on_progress: Callable[[int, int], None],
 ) -> tuple[list[Tensor], bytes]:
     """Per tree the reference's branch log-probs `[branches]` float64, and the reference's digest.
 
@@ -169,13 +178,14 @@ def load_reference(
     """
     with LogpCache(default_folder()) as cache:
         if reference is None:
-            logps = reference_logps(policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress)
+            logps = reference_logps(
+                policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress
+            )
             return [branch_sums(own) for own in logps], policy.digest
-        masters = torch.float64 if policy.precision == "float64" else torch.float32
         other = load_model(
             reference,
             tokenizer=policy.tokenizer,
-            dtype=masters,
+            dtype=master_dtype(policy.precision),
             device=policy.scorer.device,
             trust_remote_code=config.trust_remote_code,
         )
@@ -201,19 +211,7 @@ def peak_rate(config: TrainingConfig) -> float:
     return 1e-6 * (LORA_LEARNING_RATE_FACTOR if config.lora_rank is not None else 1.0)
 
 
-def default_precision(device: torch.device) -> Precision:
-    """bfloat16 where the processor multiplies it fast, float32 elsewhere."""
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_products() else "float32"
-
-
 _WAYS = {"tree": "trees", "mask": "a dense mask over one row", "rows": "ordinary rows"}
-
-
-def _has_bf16_products() -> bool:
-    """Emulated bfloat16 is slower than float32; there is no public question for this."""
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _records(config: TrainingConfig, data: Any, notes: list[str]) -> list[Record]:
@@ -229,7 +227,9 @@ def _records(config: TrainingConfig, data: Any, notes: list[str]) -> list[Record
     return records
 
 
-def _trees(config: TrainingConfig, records: list[Record], tokenizer: Any, need: Need, notes: list[str]) -> list[Tree]:
+def _trees(
+    config: TrainingConfig, records: list[Record], tokenizer: Any, need: Need, notes: list[str]
+) -> list[Tree]:
     encoded = encode(
         records,
         tokenizer,
@@ -249,7 +249,9 @@ def _trees(config: TrainingConfig, records: list[Record], tokenizer: Any, need: 
     if encoded.refused:
         notes.append(f"left out as unusable: {_by_kind([fault.kind for fault in encoded.refused])}")
     if encoded.counts:
-        notes.append("noticed: " + ", ".join(f"{kind} {count}" for kind, count in encoded.counts.most_common()))
+        notes.append(
+            "noticed: " + ", ".join(f"{kind} {count}" for kind, count in encoded.counts.most_common())
+        )
     if not encoded.trees:
         raise DataError("the data holds no row that can be trained on; `likelier check --model …` says why")
     return encoded.trees

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import torch
+import torch.utils.deterministic as deterministic_settings
 
 from likelier.errors import UsageError
 
@@ -28,16 +29,16 @@ def deterministic() -> Iterator[None]:
     """Deterministic operations for as long as the context lasts; what the caller had set comes back."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    fill = deterministic_settings.fill_uninitialized_memory
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is written right after costs a pass over it and changes no number.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    deterministic_settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        deterministic_settings.fill_uninitialized_memory = fill
 
 
 class StopRequest:

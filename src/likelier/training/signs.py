@@ -67,8 +67,8 @@ def _displacement(curves: Curves, _: float) -> Sign | None:
     """Chosen answers less likely than at the start; rewards are log-ratios, so the data's mixture cancels."""
     held_out = [curves["eval/rewards/chosen"], curves["eval/rewards/rejected"]]
     fell = twice(held_out[0], lambda value, first: value - first, below=-_FALL)
-    if fell is not None and len(held_out[0]) == len(held_out[1]):
-        return _displaced(fell, held_out[1][-1] - held_out[1][0], where="held-out ")
+    if fell is not None and held_out[1]:
+        return _displaced(*(curve[-1] - curve[0] for curve in held_out), where="held-out ")
     chosen, rejected, margins = (curves[f"rewards/{name}"] for name in ("chosen", "rejected", "margins"))
     at_start = 0.0 if chosen and rejected and chosen[0] == rejected[0] == 0.0 else None
     moved, others, margin = (change(curve, start=at_start) for curve in (chosen, rejected, margins))
@@ -93,8 +93,8 @@ def _displaced(chosen: float, rejected: float, *, where: str = "") -> Sign | Non
     if gained < -chosen:
         text = (
             f"the {where}chosen answers lose more than the margin gains: {moved}; that the rejected ones "
-            "fall faster is the aim, but most of this probability goes to answers that nobody preferred; lower "
-            "--learning-rate, raise --beta, or add --sft-weight"
+            "fall faster is the aim, but most of this probability goes to answers that nobody preferred; "
+            "lower --learning-rate, raise --beta, or add --sft-weight"
         )
         return Sign("displacement", 2, text)
     if gained < -10 * chosen:
@@ -173,8 +173,8 @@ def _gradients(curves: Curves, clip: float) -> Sign | None:
         typical = median(norms[-_CLIPPED:])
         text = (
             f"all of the last {_CLIPPED} updates were clipped: gradient norms are about {typical:.3g}, "
-            f"--clip is {clip:g}; a step then says only in which direction, which is no harm with AdamW, but if "
-            f"clipping was meant for outliers set --clip near {2 * typical:.2g}"
+            f"--clip is {clip:g}; a step then says only in which direction, which is no harm with AdamW, "
+            f"but if clipping was meant for outliers set --clip near {2 * typical:.2g}"
         )
         return Sign("gradients", 1, text)
     return None
@@ -187,7 +187,7 @@ def _longer(curves: Curves, _: float) -> Sign | None:
         return None
     text = (
         f"answers grow: {lengths[-1]:.0f} tokens where they had {lengths[0]:.0f}; if the data's longer "
-        "answers are the chosen ones (`likelier check` counts it) the policy may be learning length, not quality"
+        "answers are the chosen ones (`likelier check` counts it) the policy may be learning length alone"
     )
     return Sign("length", int(log(ratio, 1.5)), text)
 

@@ -78,13 +78,16 @@ def items_of(trees: Sequence[Tree], objective: Objective) -> Items:
     if objective.kind == "pair":
         return _pairs(trees, offsets, objective)
     width = max(len(tree.branches) for tree in trees)
-    mask = torch.tensor([[k < len(tree.branches) for k in range(width)] for tree in trees])
-    index = torch.tensor([[o + k if k < len(t.branches) else o for k in range(width)] for o, t in zip(offsets, trees, strict=False)])
+    rows, masks, labels = [], [], []
     name = "ranks" if objective.kind == "ranking" else "scores"
-    values = [list(getattr(tree, name)) + [0] * (width - len(tree.branches)) for tree in trees]
+    for offset, tree in zip(offsets, trees, strict=False):
+        count = len(tree.branches)
+        rows.append([offset + k if k < count else offset for k in range(width)])
+        masks.append([k < count for k in range(width)])
+        labels.append([*getattr(tree, name), *[0] * (width - count)])
     dtype = torch.int64 if name == "ranks" else torch.float64
-    weights = torch.tensor([tree.weight for tree in trees], dtype=torch.float64)
-    return Items(index, weights, {"mask": mask, name: torch.tensor(values, dtype=dtype)})
+    keywords = {"mask": torch.tensor(masks), name: torch.tensor(labels, dtype=dtype)}
+    return Items(torch.tensor(rows), torch.tensor([tree.weight for tree in trees], dtype=torch.float64), keywords)
 
 
 def comparisons_of(trees: Sequence[Tree]) -> Tensor:
@@ -202,7 +205,12 @@ def _pairs(trees: Sequence[Tree], offsets: Sequence[int], objective: Objective) 
 
 
 def _note(
-    policy: Tensor, reference: Tensor | None, lengths: Tensor, trees: Sequence[Tree], loss: Loss, result: StepResult
+    policy: Tensor,
+    reference: Tensor | None,
+    lengths: Tensor,
+    trees: Sequence[Tree],
+    loss: Loss,
+    result: StepResult,
 ) -> None:
     pairs = comparisons_of(trees).to(policy.device)
     if len(pairs) == 0:
@@ -226,4 +234,3 @@ def require_finite(value: Tensor, what: str, trees: Sequence[Tree]) -> None:
             f"the {what} is {float(value.detach())} in the rows {rows}{more}; the model is as it was before this step:"
             " lower --learning-rate or look at these rows with `likelier check`"
         )
-

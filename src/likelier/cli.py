@@ -1,0 +1,260 @@
+"""The command line: one command per stage; parse, call, print.
+
+A stage's flags are the fields of its configuration, so there is nothing to keep in step. torch and everything
+heavy is imported when a stage runs: `likelier --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from likelier import __version__
+from likelier.errors import LikelierError, UsageError
+
+if TYPE_CHECKING:
+    from likelier.config import StageConfig
+
+
+class Stage(NamedTuple):
+    """Where a command's configuration and its function live."""
+
+    summary: str
+    config: str
+    run: str
+
+
+STAGES: dict[str, Stage] = {
+    "check": Stage(
+        "look at preference data before it costs anything",
+        "likelier.stages.check:CheckConfig",
+        "likelier.stages.check:main",
+    ),
+    "score": Stage(
+        "log-probs of answers, and rewards against a reference",
+        "likelier.stages.score:ScoreConfig",
+        "likelier.stages.score:main",
+    ),
+    "dpo": Stage(
+        "train a model on preferences",
+        "likelier.training.config:DpoConfig",
+        "likelier.stages.dpo:main",
+    ),
+    "demo": Stage(
+        "a real model changed by preferences, and by how much, on one page",
+        "likelier.stages.demo:DemoConfig",
+        "likelier.stages.demo:main",
+    ),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 the work failed or found faults, 2 usage or data."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _run(words)
+    except LikelierError as error:
+        if debug:
+            raise
+        print(f"likelier: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("likelier: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader of our output has gone: `likelier score … | head`.
+        sys.stderr.close()
+        return 1
+    except (MemoryError, OSError) as error:
+        if debug:
+            raise
+        print(f"likelier: {_environment_fault(error)} (--debug shows where)", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if debug or not _is_out_of_memory(error):
+            raise
+        print(f"likelier: {_OUT_OF_MEMORY}", file=sys.stderr)
+        return 1
+
+
+def parse(stage: str, words: list[str]) -> StageConfig:
+    """The configuration of `stage` from its flags and its `--config` file; flags win.
+
+    >>> parse("dpo", ["--data", "a.jsonl", "--beta", "0.5"]).beta
+    0.5
+    """
+    from likelier.config import read_yaml
+
+    config_class = _load(STAGES[stage].config)
+    given, file = _flags(stage, words, config_class)
+    return config_class.build({**(_keys(read_yaml(Path(file)), config_class) if file else {}), **given})  # type: ignore[no-any-return]
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"likelier {__version__}")
+        return 0
+    stage = words[0]
+    if stage not in STAGES:
+        from likelier.config import nearest
+
+        raise UsageError(f"unknown command `{stage}`{nearest(stage, STAGES)}; `likelier --help` lists them")
+    if any(word in ("-h", "--help") for word in words[1:]):
+        print(_stage_help(stage))
+        return 0
+    config = parse(stage, words[1:])
+    return int(_load(STAGES[stage].run)(config))
+
+
+def _flags(
+    stage: str, words: list[str], config_class: type[StageConfig]
+) -> tuple[dict[str, Any], str | None]:
+    """What the words say, by field, and the `--config` file."""
+    from likelier.config import nearest
+
+    flags = {_flag(name): name for name in config_class.model_fields}
+    given: dict[str, Any] = {}
+    file = None
+    rest = list(words)
+    while rest:
+        word, equals, value = rest.pop(0).partition("=")
+        if not word.startswith("--"):
+            raise UsageError(
+                f"`{word}` is no flag; settings are given as --name value (see likelier {stage} --help)"
+            )
+        if word == "--config":
+            file = value if equals else _next(rest, word)
+            continue
+        name = flags.get(word)
+        if name is None:
+            raise UsageError(
+                f"unknown flag {word}{nearest(word, [*flags, '--config'])} (see likelier {stage} --help)"
+            )
+        kind = _kind(config_class.model_fields[name].annotation)
+        if kind == "switch":
+            taken = value if equals else (rest.pop(0) if rest and rest[0].lower() in _TRUTH else "true")
+            if taken.lower() not in _TRUTH:
+                raise UsageError(f"{word} is true or false, not {taken}")
+            given[name] = _TRUTH[taken.lower()]
+        elif kind == "list":
+            given.setdefault(name, []).append(value if equals else _next(rest, word))
+        elif name in given:
+            raise UsageError(f"{word} is given twice")
+        else:
+            given[name] = value if equals else _next(rest, word)
+    return given, file
+
+
+_TRUTH = {"true": True, "yes": True, "false": False, "no": False}
+
+
+def _next(rest: list[str], word: str) -> str:
+    if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
+        raise UsageError(f"{word} needs a value")
+    return rest.pop(0)
+
+
+def _keys(values: dict[str, Any], config_class: type[StageConfig]) -> dict[str, Any]:
+    """File keys as fields (`as` is `as_`); a single value where a list is meant is a list of one."""
+    fields = config_class.model_fields
+    named = {(f"{key}_" if f"{key}_" in fields else key): value for key, value in values.items()}
+    return {
+        key: [value]
+        if key in fields and _kind(fields[key].annotation) == "list" and isinstance(value, str)
+        else value
+        for key, value in named.items()
+    }
+
+
+def _flag(name: str) -> str:
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+def _kind(annotation: Any) -> Literal["switch", "list", "value"]:
+    if annotation is bool:
+        return "switch"
+    return "list" if typing.get_origin(annotation) is list else "value"
+
+
+def _load(address: str) -> Any:
+    module, name = address.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _overview() -> str:
+    width = max(map(len, STAGES))
+    lines = [f"  {name:<{width}}  {stage.summary}" for name, stage in STAGES.items()]
+    return "\n".join(
+        [
+            "likelier makes the answers people prefer likelier.",
+            "",
+            "usage: likelier STAGE [--config FILE.yaml] [--flag value …]",
+            "",
+            *lines,
+            "",
+            "`likelier STAGE --help` lists a stage's settings; --debug shows a traceback; --version.",
+        ]
+    )
+
+
+def _stage_help(stage: str) -> str:
+    config_class = _load(STAGES[stage].config)
+    rows = []
+    for name, field in config_class.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, [], "", False) or field.is_required() else f" [{default}]"
+        required = " (required)" if field.is_required() else ""
+        rows.append(
+            (_flag(name) + _placeholder(field.annotation), f"{field.description or ''}{shown}{required}")
+        )
+    width = min(34, max(len(flag) for flag, _ in rows))
+    lines = [f"  {flag:<{width}}  {text}" for flag, text in rows]
+    usage = f"usage: likelier {stage} [--config FILE.yaml] [--flag value …]"
+    return "\n".join([STAGES[stage].summary, "", usage, "", *lines])
+
+
+def _placeholder(annotation: Any) -> str:
+    if annotation is bool:
+        return ""
+    options = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is Literal]
+    if options:
+        return " " + "|".join(str(value) for value in typing.get_args(options[0]))
+    names = {int: " N", float: " X", Path: " PATH"}
+    inner = [a for a in (annotation, *typing.get_args(annotation)) if isinstance(a, type)]
+    for found in [
+        *inner,
+        *(typing.get_args(a)[0] for a in typing.get_args(annotation) if typing.get_args(a)),
+    ]:
+        if found in names:
+            return names[found]
+    return " VALUE"
+
+
+_OUT_OF_MEMORY = (
+    "out of memory; the last checkpoint is intact. Lower --max-tokens, set --gradient-checkpointing,"
+    " or train an adapter with --lora-rank 16; --resume then goes on"
+)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
+
+
+def _environment_fault(error: BaseException) -> str:
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return _OUT_OF_MEMORY
+    return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Score completions: log-probs, and against a reference the implicit rewards.
+
+    likelier score --model runs/first/model --data preferences.jsonl --reference smollm2 --out scores.jsonl
+
+One line per input row, in order. Rewards are math.md (8): `β (log π_θ(y|x) − log π_ref(y|x))`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from likelier.config import StageConfig
+from likelier.data.columns import parse_columns
+from likelier.data.encoding import encode
+from likelier.data.faults import Fault
+from likelier.data.reading import load_records
+from likelier.data.records import Record
+from likelier.data.trees import Tree
+from likelier.errors import DataError
+from likelier.manifest import file_hash, write_manifest, write_whole
+from likelier.models.loading import load_model
+from likelier.models.noise import silence_noise
+from likelier.scoring.cache import LogpCache, default_folder
+from likelier.scoring.equality import choose_way
+from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
+from likelier.scoring.reference import branch_sums, model_digest, reference_logps
+from likelier.scoring.scorer import Scorer
+
+
+class ScoreConfig(StageConfig):
+    """The settings of `likelier score`."""
+
+    model: str = Field(
+        "smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)"
+    )
+    data: list[str] = Field(description="rows with completions: a file, a datasets folder or a hub name")
+    reference: str | None = Field(
+        None, description="a model to compare with: adds reference_logps and rewards"
+    )
+    beta: PositiveFloat = Field(0.1, description="of the rewards")
+    out: Path | None = Field(None, description="where the lines go; stdout unless given")
+    format: str | None = Field(None, description="format of the rows, where their columns do not tell")
+    columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
+    as_: Literal["text", "messages"] = Field(
+        "text", description="read plain strings as raw text or as chat messages"
+    )
+    max_length: PositiveInt | None = Field(None, description="tokens of an answer with its prompt, at most")
+    cut_answers: bool = Field(
+        False, description="cut answers that are too long, rather than refuse their rows"
+    )
+    allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
+    skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
+    max_tokens: PositiveInt = Field(2048, description="tokens per forward")
+    precision: Literal["bfloat16", "float32", "float64"] | None = Field(
+        None, description="bfloat16 where the processor has it, else float32"
+    )
+    trust_remote_code: bool = Field(False, description="run Python files that come with the model")
+    json_: bool = Field(False, description="print a summary as one JSON object on stdout")
+
+
+def score(
+    model: Any,
+    data: Any,
+    *,
+    reference: Any = None,
+    out: str | Path | None = None,
+    tokenizer: Any = None,
+    **config: Any,
+) -> list[dict[str, Any]]:
+    """Log-probs of every completion in `data` under `model`; one dictionary per row.
+
+    Args:
+        model: a name, a folder, or a module with its `tokenizer`.
+        data: a path or hub name, rows, or a `datasets.Dataset`.
+        reference: another model; adds `reference_logps` and `rewards`, math.md (8).
+        out: a JSON Lines file to write as well.
+        config: every other setting of `likelier score`, by name.
+
+    Raises:
+        UsageError, DataError, ModelError: settings, data or models that cannot be used as given.
+
+    >>> score("smollm2", [{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])[0]["lengths"]  # doctest: +SKIP
+    [3, 3]
+    """
+    named = {
+        "model": str(model),
+        "reference": None if reference is None else str(reference),
+        "data": [str(data)],
+    }
+    settings = ScoreConfig.build(named | {"out": None if out is None else Path(out)} | config)
+    return _score(settings, model, data, reference, tokenizer, say=lambda text: None)
+
+
+def main(config: ScoreConfig) -> int:
+    """The command."""
+    lines = _score(
+        config, config.model, config.data, config.reference, None, say=lambda t: print(t, file=sys.stderr)
+    )
+    if config.json_:
+        tokens = sum(sum(line["lengths"]) for line in lines)
+        nll = -sum(sum(line["logps"]) for line in lines) / max(1, tokens)
+        print(json.dumps({"rows": len(lines), "scored_tokens": tokens, "nll_per_token": nll}))
+    elif config.out is None:
+        for line in lines:
+            print(json.dumps(line, ensure_ascii=False))
+    return 0
+
+
+def _score(
+    config: ScoreConfig, model: Any, data: Any, reference: Any, tokenizer: Any, *, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    precision = config.precision or default_precision(default_device())
+    loaded = load_model(
+        model,
+        tokenizer=tokenizer,
+        dtype=master_dtype(precision),
+        device=default_device(),
+        trust_remote_code=config.trust_remote_code,
+    )
+    records, trees = _read(config, data, loaded.tokenizer, say)
+    logps = _sums(loaded.model, trees, config, precision)
+    referenced = None
+    if reference is not None:
+        other = load_model(
+            reference,
+            tokenizer=loaded.tokenizer,
+            dtype=master_dtype(precision),
+            device=default_device(),
+            trust_remote_code=config.trust_remote_code,
+        )
+        referenced = _sums(other.model, trees, config, precision)
+    lines = list(_lines(records, trees, logps, referenced, config.beta))
+    if config.out is not None:
+        write_whole(config.out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        inputs = {name: Path(name) for name in config.data if Path(name).is_file()}
+        write_manifest(config.out, stage="score", config=config.model_dump(mode="json"), inputs=inputs)
+        say(f"{len(lines)} rows scored into {config.out} ({file_hash(config.out)[:19]}…)")
+    return lines
+
+
+def _read(
+    config: ScoreConfig, data: Any, tokenizer: Any, say: Callable[[str], None]
+) -> tuple[list[Record], list[Tree]]:
+    """The rows that can be scored, and one tree of each with every completion as a branch."""
+    records, faults = load_records(
+        data,
+        format=config.format,
+        columns=parse_columns(config.columns),
+        as_messages=config.as_ == "messages",
+        skip_bad_rows=config.skip_bad_rows,
+    )
+    encoded = encode(
+        records,
+        tokenizer,
+        need="completions",
+        max_length=config.max_length,
+        allow_template_edits=config.allow_template_edits,
+        cut_answers=config.cut_answers,
+        group_prompts=False,
+    )
+    refused = [*faults, *encoded.refused]
+    if encoded.refused and not config.skip_bad_rows:
+        raise DataError(
+            f"{len(encoded.refused)} rows cannot be scored; the first: {encoded.refused[0]} (--skip-bad-rows leaves such rows out)"
+        )
+    if refused:
+        say(f"left out as unusable: {_by_kind(refused)}")
+    return records, encoded.trees
+
+
+@torch.no_grad()
+def _sums(model: Any, trees: Sequence[Tree], config: ScoreConfig, precision: Precision) -> list[list[float]]:
+    """Per tree and branch the log-prob, through the cache that training shares."""
+    silence_noise(model)
+    choice = choose_way(model)
+    with (
+        Scorer(
+            model,
+            dtype=DTYPES[precision],
+            way=choice.way,
+            own_head=choice.own_head,
+            max_tokens=config.max_tokens,
+        ) as scorer,
+        LogpCache(default_folder()) as cache,
+    ):
+        logps = reference_logps(scorer, trees, cache=cache, digest=model_digest(scorer))
+    return [branch_sums(own).tolist() for own in logps]
+
+
+def _lines(
+    records: Sequence[Record],
+    trees: Sequence[Tree],
+    logps: Sequence[Sequence[float]],
+    referenced: Sequence[Sequence[float]] | None,
+    beta: float,
+) -> Any:
+    """One line per row, completions in the order of the row."""
+    for index, tree in enumerate(trees):
+        record = records[tree.sources[0][0][0]]
+        branch = {c: b for b, sources in enumerate(tree.sources) for _, c in sources}
+        order = [branch[c] for c in range(len(record.completions))]
+        line: dict[str, Any] = {"id": record.id, "row": record.row}
+        line["logps"] = [logps[index][b] for b in order]
+        line["lengths"] = [tree.branch_length(b) for b in order]
+        if referenced is not None:
+            line["reference_logps"] = [referenced[index][b] for b in order]
+            line["rewards"] = [
+                beta * (ours - theirs)
+                for ours, theirs in zip(line["logps"], line["reference_logps"], strict=True)
+            ]
+        yield line
+
+
+def _by_kind(faults: Sequence[Fault]) -> str:
+    kinds = [fault.kind for fault in faults]
+    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))

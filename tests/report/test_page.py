@@ -1,0 +1,178 @@
+"""The page: self-contained, escaped, honest, and legible to a parser."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from likelier.engines.sampling import SampledCompletion, SampledPrompt
+from likelier.report.comparison import compare
+from likelier.report.page import DemoPage, Example, SideBySide, render_page
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> & {{ 7 * 7 }}"
+VOID = {"meta", "br", "img", "hr", "input", "link"}
+
+
+def samples(count: int) -> list[SampledPrompt]:
+    answer = SampledCompletion(text=EVIL, tokens=[1, 2, 3], logp=-1.0, finish="length")
+    return [
+        SampledPrompt(id=str(number), prompt=EVIL, prompt_tokens=[1], completions=[answer, answer])
+        for number in range(count)
+    ]
+
+
+def page(*, gain: float = 0.5, margin: float = 1.0, **more: Any) -> DemoPage:
+    draw = random.Random(0)
+    before = [[draw.gauss(0, 0.2), draw.gauss(0, 0.2)] for _ in range(12)]
+    after = [[value + gain + draw.gauss(0, 0.05) for value in row] for row in before]
+    comparison = compare(
+        samples(12),
+        samples(12),
+        rewards_before=before,
+        rewards_after=after,
+        kl=[[1.0, 2.0]] * 12,
+        kl_estimator="rao_blackwell",
+    )
+    example = Example(
+        prompt=EVIL,
+        chosen=EVIL,
+        rejected="no",
+        chosen_score=0.9,
+        rejected_score=-0.5,
+        beta=0.1,
+        reference_logps=(-50.0, -60.0),
+        policy_logps=(-50.0 + 10 * margin, -60.0),
+    )
+    duel = SideBySide(subject=EVIL, prompt=EVIL, before=EVIL, after="", reward_before=0.0, reward_after=1.0)
+    steps = [
+        {"step": step, "loss": 0.7 - step / 10, "rewards/margins": step / 10, "rewards/accuracies": 0.5}
+        for step in range(1, 4)
+    ]
+    fields: dict[str, Any] = {
+        "model": EVIL,
+        "reward": "regex:" + EVIL,
+        "reward_meaning": EVIL,
+        "beta": 0.1,
+        "num_train_prompts": 5,
+        "num_train_answers": 20,
+        "num_pairs": 30,
+        "num_undecided": 1,
+        "num_skipped": 1,
+        "train_subjects": [EVIL],
+        "held_out_subjects": [EVIL],
+        "metrics": steps,
+        "comparison": comparison,
+        "example": example,
+        "side_by_side": [duel],
+        "gained": [duel],
+        "lost": [duel],
+        "max_new_tokens": 28,
+        "settings": [("out", EVIL)],
+        "commands": [(EVIL, f"likelier check --data {EVIL}")],
+        "seconds": 100.0,
+        "quick": False,
+    }
+    return DemoPage(**(fields | more))
+
+
+class Reader(HTMLParser):
+    """Collects tags and attributes, and sees that they nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    assert reader.open == []
+    return reader
+
+
+def test_text_of_models_and_users_stays_text() -> None:
+    reader = read(render_page(page()))
+    assert not {tag for tag, _ in reader.tags} & {"script", "img", "iframe", "link", "object"}
+    assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
+    assert "{{ 7 * 7 }}" in render_page(page())
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    html = render_page(page())
+    for _, attributes in read(html).tags:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_ids_are_the_pages_only_ones_and_resolve() -> None:
+    html = render_page(page())
+    ids = [attributes["id"] for _, attributes in read(html).tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall(r'(?:url\(|href=")#([^")]+)', html)) <= set(ids)
+
+
+def test_pictures_are_coloured_by_the_page() -> None:
+    html = render_page(page())
+    assert not re.search(r"#0[1-5]0[1-5]0[1-5]", html)
+    for variable in ("ink", "faint", "before", "after"):
+        assert f"var(--{variable})" in html
+
+
+def test_a_gain_is_called_one() -> None:
+    html = render_page(page(gain=0.5))
+    assert "became likelier" in html
+    assert "No significant change" not in html
+
+
+def test_no_gain_is_called_none() -> None:
+    html = render_page(page(gain=0.0))
+    assert "No significant change in this run" in html
+    assert "this may be chance" in html
+    assert "became likelier" not in html.split("</h1>")[0]
+
+
+def test_a_loss_is_called_one() -> None:
+    assert "made the answers worse" in render_page(page(gain=-0.5))
+
+
+def test_the_story_has_the_pairs_numbers() -> None:
+    html = render_page(page(margin=1.0))
+    for shown in ("−50.00", "−40.00", "+10.00", "+1.000", f"{1 / (1 + math.e):.3f}", "0.313"):
+        assert shown in html
+
+
+def test_the_example_by_hand() -> None:
+    example = page(margin=1.0).example
+    assert example.log_ratios == (10.0, 0.0)
+    assert example.margin == pytest.approx(1.0)
+    assert example.weight == pytest.approx(1 / (1 + math.e))
+    assert example.loss == pytest.approx(math.log(1 + math.exp(-1)))
+
+
+def test_a_pair_still_ranked_wrongly_is_not_called_learned() -> None:
+    html = render_page(page(margin=-1.0))
+    assert "still\nranks this pair wrongly" in html
+    assert "own probability fell" in html
+
+
+def test_the_page_is_the_same_each_time() -> None:
+    assert render_page(page()) == render_page(page())

@@ -1,0 +1,190 @@
+"""The demo end to end on a tiny random model, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from likelier.errors import DataError, UsageError
+from likelier.stages.demo import DemoConfig, DemoResult, demo
+from likelier.stages.demo_prompts import read_demo_prompts
+
+FILES = [
+    "page.html",
+    "preferences.jsonl",
+    "preferences.manifest.json",
+    "prompts-held-out.jsonl",
+    "prompts-train.jsonl",
+    "results.json",
+    "run",
+    "samples-after.jsonl",
+    "samples-after.manifest.json",
+    "samples-before.jsonl",
+    "samples-before.manifest.json",
+    "samples-train.jsonl",
+    "samples-train.manifest.json",
+]
+
+
+def prompt_rows(train: int = 6, held_out: int = 4) -> list[dict[str, Any]]:
+    rows = [
+        {"id": f"t{number}", "split": "train", "subject": "rice", "prompt": f"Wash rice {number} times"}
+        for number in range(train)
+    ]
+    rows += [
+        {"id": f"h{number}", "split": "held-out", "subject": "<i>rain</i>", "prompt": f"In rain {number}"}
+        for number in range(held_out)
+    ]
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def settings(folder: Path, model: Path, **more: Any) -> DemoConfig:
+    prompts = write(folder / "prompts.jsonl", prompt_rows())
+    values = {"model": str(model), "prompts": prompts, "out": folder / "demo", "reward": "length"}
+    return DemoConfig.build(values | {"max_new_tokens": 8, "learning_rate": 3e-3, "batch_size": 8} | more)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> tuple[DemoConfig, DemoResult]:
+    config = settings(tmp_path_factory.mktemp("demo"), tiny_llama)
+    return config, demo(config)
+
+
+def test_every_stage_leaves_its_file(done: tuple[DemoConfig, DemoResult]) -> None:
+    config, result = done
+    assert sorted(path.name for path in config.out.iterdir()) == FILES
+    assert result.page == config.out / "page.html"
+    assert (config.out / "run" / "model" / "model.safetensors").is_file()
+    samples = lines(config.out / "samples-after.jsonl")
+    assert [row["id"] for row in samples] == ["h0", "h1", "h2", "h3"]
+    assert {len(row["completions"]) for row in samples} == {8}
+    assert samples[0]["model"] == str(config.out / "run" / "model")
+
+
+def test_training_starts_at_the_reference_on_every_pair(done: tuple[DemoConfig, DemoResult]) -> None:
+    config, _ = done
+    pairs = json.loads((config.out / "preferences.manifest.json").read_text())["pairs"]
+    lines = lines(config.out / "run" / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    assert steps[0]["loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
+    assert steps[-1]["pairs_seen"] == 2 * pairs
+
+
+def test_the_results_are_those_of_the_files(done: tuple[DemoConfig, DemoResult]) -> None:
+    config, result = done
+    results = json.loads(result.results.read_text())
+    comparison = results["comparison"]
+    assert comparison["verdict"] == result.verdict
+    for when in ("before", "after"):
+        rows = lines(config.out / f"samples-{when}.jsonl")
+        words = [[float(len(c["text"].split())) for c in row["completions"]] for row in rows]
+        assert comparison[f"rewards_{when}"] == words
+    assert comparison["kl"]["value"] > 0
+    example = results["example"]
+    assert example["chosen_score"] > example["rejected_score"]
+    assert example["policy_logps"] != example["reference_logps"]
+
+
+def test_the_page_tells_the_run_and_escapes_its_text(done: tuple[DemoConfig, DemoResult]) -> None:
+    _, result = done
+    page = result.page.read_text()
+    assert "&lt;i&gt;rain&lt;/i&gt;" in page
+    assert "<i>rain" not in page
+    for command in ("likelier check --data", "likelier dpo --model", "likelier score --model"):
+        assert command in page
+
+
+def test_a_run_can_be_repeated_to_the_bit(
+    done: tuple[DemoConfig, DemoResult], tmp_path: Path, tiny_llama: Path
+) -> None:
+    config, _ = done
+    again = settings(tmp_path, tiny_llama)
+    demo(again)
+    first, second = (
+        [
+            [answer["tokens"] for answer in row["completions"]]
+            for row in lines(run.out / "samples-after.jsonl")
+        ]
+        for run in (config, again)
+    )
+    assert first == second
+
+
+def test_an_earlier_demo_is_replaced_only_when_asked(
+    done: tuple[DemoConfig, DemoResult], tmp_path: Path, tiny_llama: Path
+) -> None:
+    config, _ = done
+    with pytest.raises(UsageError, match="is not empty: pass --overwrite"):
+        demo(config)
+    other = settings(tmp_path, tiny_llama, overwrite=True)
+    other.out.mkdir()
+    (other.out / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="holds something else than a demo"):
+        demo(other)
+    assert (other.out / "thesis.txt").read_text() == "years of work"
+
+
+def test_our_own_prompts() -> None:
+    prompts = read_demo_prompts(None)
+    train, held_out = prompts["train"], prompts["held-out"]
+    assert len(train) == 96
+    assert len(held_out) >= 64
+    assert not {p.subject for p in train} & {p.subject for p in held_out}
+    contents = [json.dumps(prompt.prompt) for prompt in (*train, *held_out)]
+    assert len(set(contents)) == len(contents)
+    assert len({prompt.id for prompt in (*train, *held_out)}) == len(contents)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "test"}, 'row 2: `split` must be "train" or "held-out", not \'test\''),
+        ({"prompt": ""}, "row 2: `prompt` must be text or a list of messages"),
+        ({"prompt": 3}, "row 2: `prompt` must be text or a list of messages"),
+        ({"subject": "<i>rain</i>"}, "subject '<i>rain</i>' is in both splits"),
+    ],
+)
+def test_prompts_that_cannot_be_used(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    rows = prompt_rows()
+    rows[1] |= change
+    with pytest.raises(DataError) as error:
+        read_demo_prompts(write(tmp_path / "p.jsonl", rows))
+    assert message in str(error.value)
+
+
+def test_prompts_of_one_split_alone(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='no row has `split` "held-out"'):
+        read_demo_prompts(write(tmp_path / "p.jsonl", prompt_rows(held_out=0)))
+
+
+def test_nothing_is_started_for_an_unknown_reward(tmp_path: Path, tiny_llama: Path) -> None:
+    config = settings(tmp_path, tiny_llama, reward="vadder")
+    with pytest.raises(UsageError, match="did you mean `vader`"):
+        demo(config)
+    assert not config.out.exists()
+
+
+def test_every_setting_is_read() -> None:
+    sources = [path.read_text() for path in Path("src/likelier/stages").glob("demo*.py")]
+    for name in DemoConfig.model_fields:
+        assert any(f"config.{name}" in source for source in sources), name
+
+
+@pytest.fixture(autouse=True)
+def deterministic_algorithms_are_left_as_they_were() -> Any:
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    assert torch.are_deterministic_algorithms_enabled() == before
