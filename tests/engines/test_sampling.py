@@ -220,7 +220,7 @@ def test_an_empty_prompt_is_refused(llama: Any, tokenizer: Any) -> None:
 
 def test_a_prompt_beyond_the_context_is_refused(llama: Any, tokenizer: Any) -> None:
     long = Prompt(id="long", content="rain " * 200)
-    with pytest.raises(ModelError, match="prompt 'long' has .* the model's context of 256"):
+    with pytest.raises(ModelError, match=r"prompt 'long' has .* the model's context of 256"):
         sample(llama, tokenizer, [long])
 
 

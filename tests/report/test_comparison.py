@@ -7,7 +7,8 @@ import json
 import pytest
 
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
-from likelier.report.comparison import Comparison, compare, repetition, win_rate
+from likelier.report.comparison import Comparison, compare, win_rate
+from likelier.stats.repetition import repetition
 
 
 def prompts(*answers: list[tuple[list[int], str]]) -> list[SampledPrompt]:

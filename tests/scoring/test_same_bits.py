@@ -64,7 +64,9 @@ def test_whatever_other_branches_the_tree_has(family, dtype, given):
             reordered = make_pack([subtree(tree, branches)])
             assert torch.equal(scorer.token_logps(reordered), torch.cat(expected))
             turned = scorer.score([subtree(tree, order[: len(order) // 2])]) if len(order) > 1 else []
-            assert_equal(turned, [[expected[branch] for branch in order[: len(order) // 2]]] if turned else [])
+            assert_equal(
+                turned, [[expected[branch] for branch in order[: len(order) // 2]]] if turned else []
+            )
         parts = scorer.score(given[:5], max_tokens=40)
         assert_equal(parts, whole[:5])
 

@@ -18,12 +18,15 @@ from transformers.masking_utils import eager_mask
 from likelier.data.trees import Tree
 
 TRUTH = "truth_of_tests"
+CALLS: list[nn.Module] = []
+"""The layers that called the attention below: proof that they did."""
 
 
 def plain_attention(
     module, query, key, value, attention_mask, scaling=None, sliding_window=None, softcap=None, **kwargs
 ):
-    """`softmax(q kᵀ · scale) v` over whole rows, one head at a time in spirit: `[1, heads, T, D]`."""
+    """`softmax(q kᵀ · scale) v` over whole rows: `[1, heads, T, D]` -> `[1, T, heads, Dv]`."""
+    CALLS.append(module)
     group = query.shape[1] // key.shape[1]
     key, value = (heads.repeat_interleave(group, dim=1) for heads in (key, value))
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -72,22 +75,23 @@ def truth_of(model: PreTrainedModel, trees: list[Tree], *, gradients: bool = Tru
     if takes_attention_function(model):
         model.set_attn_implementation(TRUTH)
     try:
-        return with_gradients(model, plain_rows(model, trees), gradients=gradients)
+        return with_gradients(model, plain_rows(model, trees), wanted=gradients)
     finally:
         model.set_attn_implementation(own)
 
 
-def with_gradients(model: nn.Module, logps: list[Tensor], *, gradients: bool = True) -> Numbers:
+def with_gradients(model: nn.Module, logps: list[Tensor], *, wanted: bool = True) -> Numbers:
     """`logps` with the gradients of a weighted sum that no two tokens enter alike."""
     parameters = list(model.parameters())
-    if not gradients:
+    if not wanted:
         return Numbers([part.detach() for part in logps], [None] * len(parameters))
     flat = torch.cat(logps)
     weights = torch.linspace(-1, 1, len(flat), dtype=flat.dtype) + 0.1
     # Parameters that are frozen have no gradient, here or anywhere.
-    wanted = [p for p in parameters if p.requires_grad]
-    found = iter(torch.autograd.grad((flat * weights).sum(), wanted, allow_unused=True))
-    return Numbers([part.detach() for part in logps], [next(found) if p.requires_grad else None for p in parameters])
+    trained = [p for p in parameters if p.requires_grad]
+    found = iter(torch.autograd.grad((flat * weights).sum(), trained, allow_unused=True))
+    gradients = [next(found) if p.requires_grad else None for p in parameters]
+    return Numbers([part.detach() for part in logps], gradients)
 
 
 def takes_attention_function(model: PreTrainedModel) -> bool:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from likelier.errors import DataError, UsageError
+from likelier.errors import DataError, UsageError, WorkError
 from likelier.stages.demo import DemoConfig, DemoResult, demo
 from likelier.stages.demo_prompts import read_demo_prompts
+from likelier.stages.dpo import dpo
+from likelier.training.run import Run
 
 FILES = [
     "page.html",
@@ -77,8 +79,8 @@ def test_every_stage_leaves_its_file(done: tuple[DemoConfig, DemoResult]) -> Non
 def test_training_starts_at_the_reference_on_every_pair(done: tuple[DemoConfig, DemoResult]) -> None:
     config, _ = done
     pairs = json.loads((config.out / "preferences.manifest.json").read_text())["pairs"]
-    lines = lines(config.out / "run" / "metrics.jsonl")
-    steps = [line for line in lines if "loss" in line]
+    metrics = lines(config.out / "run" / "metrics.jsonl")
+    steps = [line for line in metrics if "loss" in line]
     assert steps[0]["loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
     assert steps[-1]["pairs_seen"] == 2 * pairs
 
@@ -137,6 +139,23 @@ def test_an_earlier_demo_is_replaced_only_when_asked(
     assert (other.out / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_stopped_training_is_not_measured(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from likelier.stages import demo_walk
+
+    def stopped(*arguments: Any, **named: Any) -> Run:
+        run = dpo(*arguments, **named)
+        run.stopped = "SIGTERM"
+        return run
+
+    monkeypatch.setattr(demo_walk, "dpo", stopped)
+    config = settings(tmp_path, tiny_llama)
+    with pytest.raises(WorkError, match="training was stopped by SIGTERM"):
+        demo(config)
+    assert not (config.out / "page.html").exists()
+
+
 def test_our_own_prompts() -> None:
     prompts = read_demo_prompts(None)
     train, held_out = prompts["train"], prompts["held-out"]
@@ -178,7 +197,9 @@ def test_nothing_is_started_for_an_unknown_reward(tmp_path: Path, tiny_llama: Pa
 
 
 def test_every_setting_is_read() -> None:
-    sources = [path.read_text() for path in Path("src/likelier/stages").glob("demo*.py")]
+    sources = [
+        path.read_text() for path in (Path(__file__).parents[2] / "src/likelier/stages").glob("demo*.py")
+    ]
     for name in DemoConfig.model_fields:
         assert any(f"config.{name}" in source for source in sources), name
 

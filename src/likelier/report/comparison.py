@@ -9,6 +9,7 @@ from typing import Any
 
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.stats import Estimate, accuracy_interval, mean_interval, paired_interval
+from likelier.stats.repetition import repetition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +100,6 @@ def win_rate(before: list[list[float]], after: list[list[float]]) -> Estimate:
         margins += [new - old for new in second for old in first]
         clusters += [prompt] * (len(first) * len(second))
     return accuracy_interval(margins, clusters=clusters)
-
-
-def repetition(tokens: Sequence[int]) -> float:
-    """The share of an answer's 3-grams of tokens that it has had before; 0 where there are none.
-
-    >>> repetition([1, 2, 3, 1, 2, 3]), repetition([1, 2])
-    (0.25, 0.0)
-    """
-    grams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _change(name: str, before: list[list[float]], after: list[list[float]]) -> Change:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likelier.models.loading import load_model
 from likelier.training.config import DpoConfig
 from likelier.training.folder import RunFolder
 from likelier.training.loop import OnStep, Training
@@ -107,7 +108,8 @@ def train(config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Ca
             )
             if config.resume and folder.finished is not None:
                 say(f"{config.out} is finished; nothing is left to do")
-                return Run(None, None, folder.lines(), folder=config.out)
+                done = load_model(config.out / "model")
+                return Run(done.model, done.tokenizer, folder.lines(), folder=config.out)
         stack.enter_context(deterministic())
         policy = load_policy(config, inputs.model, inputs.tokenizer, say=say)
         stack.callback(policy.scorer.close)

@@ -173,8 +173,9 @@ def _synchronize(device: torch.device) -> None:
 
 def _shapes(module: nn.Module) -> Iterator[tuple[int, int, Tensor, int]]:
     """`(outputs, inputs, parameter, how many)` of a module's own matrices, quantised or not."""
-    weight = getattr(module, "weight", None)
-    if hasattr(module, "in_features") and hasattr(module, "out_features") and isinstance(weight, Tensor):
+    # The weight must be the module's own: an adapter's layer shows that of the layer it wraps.
+    weight = module._parameters.get("weight")
+    if hasattr(module, "in_features") and hasattr(module, "out_features") and weight is not None:
         yield int(module.out_features), int(module.in_features), weight, 1  # type: ignore[arg-type]
     elif isinstance(module, Conv1D):
         yield module.weight.shape[1], module.weight.shape[0], module.weight, 1

@@ -70,13 +70,13 @@ class Training:
         """Step after step until the plan is done, or somebody asks to stop."""
         self._begin()
         with self.stop.listening():
-            while self.position.step < self.plan.total and self.stop.reason is None:
+            while self.position.step < self.plan.total and not self.stop.requested():
                 self._log(self._step())
                 if self._due(self.config.eval_every):
                     self._evaluate()
-                if self._due(self.config.checkpoint_every) or (self.stop.reason and self.folder is not None):
+                if self._due(self.config.checkpoint_every) or (self.stop.requested() and self.folder is not None):
                     self._checkpoint()
-        if self.stop.reason is not None and self.stop.by_signal:
+        if self.stop.by_signal:
             if self.folder is not None:
                 self.say(
                     f"stopped by {self.stop.reason} after step {self.position.step}; --resume goes on from there"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import torch
-import torch.utils.deterministic as deterministic_settings
+from torch.utils import deterministic as settings
 
 from likelier.errors import UsageError
 
@@ -29,16 +29,16 @@ def deterministic() -> Iterator[None]:
     """Deterministic operations for as long as the context lasts; what the caller had set comes back."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = deterministic_settings.fill_uninitialized_memory
+    fill = settings.fill_uninitialized_memory  # type: ignore[attr-defined]
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is written right after costs a pass over it and changes no number.
-    deterministic_settings.fill_uninitialized_memory = False
+    settings.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
-        deterministic_settings.fill_uninitialized_memory = fill
+        settings.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 class StopRequest:
@@ -47,6 +47,11 @@ class StopRequest:
     def __init__(self) -> None:
         self.reason: str | None = None
         self.by_signal = False
+        """Rather than by a figure that stopped improving, or by `on_step`."""
+
+    def requested(self) -> bool:
+        """Whether the loop is to end after this step."""
+        return self.reason is not None
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:

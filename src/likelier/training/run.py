@@ -13,7 +13,7 @@ from torch import nn
 class Run:
     """A finished (or stopped) run: its model in memory, its figures, its folder."""
 
-    model: nn.Module | None
+    model: nn.Module
     tokenizer: Any
     metrics: list[dict[str, Any]] = field(default_factory=list)
     """The lines of `metrics.jsonl`."""
@@ -38,9 +38,9 @@ class Run:
     def report(self) -> str:
         """The run in a few lines of words."""
         result = self.result
-        lines = [
-            f"{result.get('step', 0)} steps, {result.get('pairs_seen', 0)} pairs, loss {result.get('loss', float('nan')):.4f}"
-        ]
+        lines = [f"{result.get('step', 0)} steps, {result.get('pairs_seen', 0)} pairs"]
+        if "loss" in result:
+            lines[0] += f", loss {result['loss']:.4f}"
         before = result.get("eval/before")
         if "eval/rewards/accuracies" in result:
             after = _accuracy(result)

@@ -1,0 +1,136 @@
+"""Runs command lines of likelier, each in a process of its own, and kills some of them at a chosen call.
+
+    python -m tests.training.driver '[{"words": ["dpo", …], "cache": "…", "at": "step", "nth": 3}, …]'
+
+torch is imported once and every command line runs in a fork of that, so that a dozen killed processes cost
+seconds. The hooks are put in here, in the process that is to die: nothing in the package knows of them. One JSON
+line per command line: what became of the process (minus the number of the signal that ended it) and its stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import likelier.stages.dpo
+import likelier.stages.score
+from likelier import cli
+from likelier.scoring.scorer import Scorer
+from likelier.training import checkpoint, folder, loop
+
+
+def die(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def before(function: Callable[..., Any], nth: int, action: Callable[..., None]) -> Callable[..., Any]:
+    """`function`, with `action(*arguments)` before its n-th call."""
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            action(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def half_a_file(tensors: dict[str, Any], path: Path) -> None:
+    """A weights file that ends in the middle, then the end of the process."""
+    whole(tensors, path)
+    Path(path).write_bytes(Path(path).read_bytes()[: Path(path).stat().st_size // 2])
+    die(signal.SIGKILL)
+
+
+whole = checkpoint.save_file
+
+
+def half_a_line(self: folder.RunFolder, line: dict[str, Any], **_: Any) -> None:
+    with (self.path / "metrics.jsonl").open("a") as out:
+        out.write(json.dumps(line)[:25])
+        out.flush()
+        die(signal.SIGKILL)
+
+
+def arm(at: str, nth: int, number: int) -> None:
+    """Put the hook in place."""
+
+    def kill(*_: Any, **__: Any) -> None:
+        die(number)
+
+    if at == "step":
+        loop.step_gradient = before(loop.step_gradient, nth, kill)
+    elif at == "forward":
+        # Counted from the first step on: the reference pass goes through `token_logps` as well.
+        Scorer.branch_logps = before(Scorer.branch_logps, nth, kill)  # type: ignore[method-assign]
+    elif at == "backward":
+        import torch
+
+        torch.Tensor.backward = before(torch.Tensor.backward, nth, kill)  # type: ignore[method-assign]
+    elif at == "reference":
+        Scorer.token_logps = before(Scorer.token_logps, nth, kill)  # type: ignore[method-assign]
+    elif at == "checkpoint":
+        checkpoint.save_checkpoint = before(checkpoint.save_checkpoint, nth, kill)
+    elif at == "weights":
+        checkpoint.save_file = before(checkpoint.save_file, nth, kill)
+    elif at == "half a file":
+        checkpoint.save_file = before(checkpoint.save_file, nth, half_a_file)
+    elif at == "rename":
+        from likelier.models import folders
+
+        folders._take_place = before(folders._take_place, nth, kill)
+    elif at == "prune":
+        checkpoint.shutil.rmtree = before(checkpoint.shutil.rmtree, nth, kill)  # type: ignore[attr-defined]
+    elif at == "half a line":
+        folder.RunFolder.log = before(folder.RunFolder.log, nth, half_a_line)  # type: ignore[method-assign]
+    elif at == "model":
+        loop.save_model = before(loop.save_model, nth, kill)
+    elif at == "manifest":
+        folder.RunFolder.write_json = before(folder.RunFolder.write_json, nth, kill)  # type: ignore[method-assign]
+    elif at == "forget the optimiser":
+        checkpoint._load_optimizer = lambda *_: None
+    else:
+        raise ValueError(at)
+
+
+def run(job: dict[str, Any], errors: Any) -> int:
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    os.environ["LIKELIER_CACHE"] = job["cache"]
+    os.dup2(errors.fileno(), 2)
+    os.dup2(errors.fileno(), 1)
+    if "at" in job:
+        arm(job["at"], job.get("nth", 1), job.get("signal", signal.SIGKILL))
+    return cli.main(job["words"])
+
+
+def main() -> None:
+    # No operation of torch before the forks: a pool of threads does not survive one.
+    for job in json.loads(sys.argv[1]):
+        with tempfile.TemporaryFile("w+") as errors:
+            process = os.fork()
+            if process == 0:
+                code = 70
+                try:
+                    code = run(job, errors)
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)
+            _, status = os.waitpid(process, 0)
+            errors.seek(0)
+            ended = os.waitstatus_to_exitcode(status)
+            print(json.dumps({"process": process, "ended": ended, "errors": errors.read()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
