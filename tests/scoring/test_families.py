@@ -25,7 +25,7 @@ from tests.scoring.truth import (
     with_gradients,
 )
 
-WAYS = {family: "tree" for family in (*TREE_FAMILIES, "mixtral", "deepseek_v3")} | {
+WAYS = dict.fromkeys((*TREE_FAMILIES, "mixtral", "deepseek_v3"), "tree") | {
     "falcon": "mask",
     "gptj": "mask",
     "codegen": "mask",

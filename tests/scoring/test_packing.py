@@ -1,5 +1,7 @@
 """Packing: every token once, positions logical, each scored token predicted by the one before it on its path."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -141,7 +143,7 @@ def test_parts_cover_the_branches_in_order(tree, max_tokens):
         assert np.array_equal(scored, expected_scored)
     # No part could have taken the next branch as well: prompts are repeated no more than they must.
     first = 0
-    for part, following in zip(parts, parts[1:], strict=False):
+    for part, following in pairwise(parts):
         taken = [*range(first, first + len(part.branches) + 1)]
         assert subtree(tree, taken).num_tokens > max_tokens
         first += len(part.branches)

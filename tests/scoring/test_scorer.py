@@ -7,6 +7,7 @@ from peft import PeftModel
 from likelier.data.trees import tree_of
 from likelier.errors import DataError
 from likelier.models.adapters import add_lora
+from likelier.models.noise import silence_noise
 from likelier.scoring.equality import choose_way
 from likelier.scoring.packing import make_pack
 from likelier.scoring.scorer import Scorer
@@ -45,7 +46,7 @@ def test_plain_and_close_give_the_model_back(family):
             assert model.config._attn_implementation == attention
             assert torch.equal(model(input_ids=ids, use_cache=False).logits, before)
         assert all(torch.equal(a, b) for a, b in zip(scorer.score([tree])[0], first, strict=True))
-        assert way != "tree" or not torch.equal(model(input_ids=ids, use_cache=False).logits, before)
+        assert any("forward" in vars(module) for module in model.modules())
     assert model.config._attn_implementation == attention
     assert all("forward" not in vars(module) for module in model.modules())
     assert torch.equal(model(input_ids=ids, use_cache=False).logits, before)
@@ -60,6 +61,14 @@ def test_plain_gives_it_back_after_an_error_inside():
         assert torch.equal(scorer.score([random_tree(0, 10, [5])])[0][0], first)
 
 
+def checkpoint(model):
+    """Under the name that this version of transformers has for it."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_gradient_checkpointing_changes_no_gradient(family, dtype):
@@ -68,8 +77,8 @@ def test_gradient_checkpointing_changes_no_gradient(family, dtype):
     given = example_trees()
     with Scorer(model, dtype=dtype) as scorer:
         whole = scored(scorer, model, given)
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.train()
+        checkpoint(model)
+        silence_noise(model.train())
         again = scored(scorer, model, given)
         assert scorer.attention_calls == model.config.num_hidden_layers
     assert all(torch.equal(a, b) for a, b in zip(again.logps, whole.logps, strict=True))
@@ -104,8 +113,9 @@ def test_lora_against_plain_peft(family):
     assert logp_error([part for tree in off for part in tree], plain.logps) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_frozen_parameters_get_no_gradient_and_the_others_the_same(dtype):
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])
+def test_frozen_parameters_get_no_gradient_and_the_others_the_same(dtype, bound):
+    """But for rounding: a frozen layer has a backward product of its own."""
     model = tiny("llama", dtype=torch.float32)
     given = [random_tree(0, 10, [5, 6])]
     with Scorer(model, dtype=dtype) as scorer:
@@ -115,9 +125,11 @@ def test_frozen_parameters_get_no_gradient_and_the_others_the_same(dtype):
     model.model.layers[1].self_attn.k_proj.weight.requires_grad_(False)
     with Scorer(model, dtype=dtype) as scorer:
         part = scored(scorer, model, given)
-    for parameter, gradient, expected in zip(model.parameters(), part.gradients, whole.gradients, strict=True):
+    for parameter, gradient, expected in zip(
+        model.parameters(), part.gradients, whole.gradients, strict=True
+    ):
         assert (gradient is None) == (not parameter.requires_grad)
-        assert gradient is None or gradient_error([gradient], [expected]) < 1e-6
+        assert gradient is None or gradient_error([gradient], [expected]) < bound
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2"])
@@ -143,7 +155,9 @@ def test_nothing_to_score(way, own_head):
     with Scorer(model, dtype=torch.float32, way=way, own_head=own_head) as scorer:
         pack = make_pack([tree_of([4, 5], [[], []])])
         assert scorer.branch_logps(pack).tolist() == [0.0, 0.0]
-        gradients = torch.autograd.grad(scorer.branch_logps(pack).sum(), model.parameters(), allow_unused=True)
+        gradients = torch.autograd.grad(
+            scorer.branch_logps(pack).sum(), model.parameters(), allow_unused=True
+        )
         assert all(g is None or not g.any() for g in gradients)
         assert scorer.score([]) == []
 
@@ -163,6 +177,21 @@ def test_updates_reach_the_working_copies_on_refresh():
         with Scorer(model, dtype=dtype) as fresh:
             assert torch.equal(after, fresh.score(given)[0][0])
         assert not torch.equal(after, before)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "gemma2"])
+def test_gradients_added_in_place_are_the_same_sums(family):
+    """What a training loop does: `backward` after `backward`, tied embeddings and several parts of the head too."""
+    model = tiny(family, dtype=torch.float32)
+    given = [random_tree(i, 10, [5, 6]) for i in range(3)]
+    parameters = list(model.parameters())
+    with Scorer(model, dtype=torch.float32) as scorer:
+        packs = [make_pack([tree]) for tree in given]
+        expected = torch.autograd.grad(sum(scorer.branch_logps(pack).sum() for pack in packs), parameters)
+        scorer.kernels.accumulates = True
+        for pack in packs:
+            scorer.branch_logps(pack).sum().backward()
+    assert gradient_error([parameter.grad for parameter in parameters], list(expected)) < 1e-6
 
 
 def test_score_each_gives_every_tree_once_as_soon_as_it_is_whole():
@@ -224,7 +253,7 @@ def crossing_trees():
 
 @pytest.mark.parametrize("kind", ROTARY)
 def test_past_a_rotary_limit(kind):
-    """Frequencies that depend on the longest position of a call, or of any call before it, depend on the row alone."""
+    """Frequencies that would depend on the longest row of a call, or of any call before, depend on the row alone."""
     family, changes = ROTARY[kind]
     given = crossing_trees()
     expected = []
@@ -245,7 +274,9 @@ def test_past_a_rotary_limit(kind):
             assert token_error([part for tree in found for part in tree], expected) < 1e-12
         # A pack of its own making: still exact, and with a gradient.
         pack = make_pack(given)
-        assert token_error(list(scorer.token_logps(pack).detach().split(list(pack.lengths))), expected) < 1e-12
+        assert (
+            token_error(list(scorer.token_logps(pack).detach().split(list(pack.lengths))), expected) < 1e-12
+        )
 
 
 def test_without_a_rotary_limit_all_trees_share_packs():

@@ -102,12 +102,12 @@ def takes_attention_function(model: PreTrainedModel) -> bool:
 def logp_error(ours: list[Tensor], expected: list[Tensor]) -> float:
     """The largest relative error of a branch's log-prob; branches without scored tokens have none."""
     pairs = [(o.double().sum(), e.double().sum()) for o, e in zip(ours, expected, strict=True) if len(e)]
-    return max(float((o - e).abs() / e.abs()) for o, e in pairs)
+    return max(float(((o - e) / e).abs().detach()) for o, e in pairs)
 
 
 def token_error(ours: list[Tensor], expected: list[Tensor]) -> float:
     """`‖Δ‖/‖·‖` over all tokens: nothing cancels in it."""
-    o, e = torch.cat(ours).double(), torch.cat(expected).double()
+    o, e = torch.cat(ours).detach().double(), torch.cat(expected).detach().double()
     return float((o - e).norm() / e.norm())
 
 

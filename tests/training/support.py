@@ -16,7 +16,9 @@ from likelier.scoring.precision import DTYPES, master_dtype
 from likelier.scoring.scorer import Scorer
 from tests.models.families import tiny
 
-WORDS = "the cat sat on a mat and looked at rain rice garden kind good bad long short help please wash".split()
+WORDS = (
+    "the cat sat on a mat and looked at rain rice garden kind good bad long short help please wash".split()
+)
 TIMES = ("tokens_per_second", "pairs_per_second", "mfu", "seconds_left")
 """The figures of a step that no two runs share."""
 
@@ -40,7 +42,9 @@ def pairs(count: int = 10, *, seed: int = 0, **more: Any) -> list[dict[str, Any]
     ]
 
 
-def rankings(count: int = 6, *, answers: int = 4, seed: int = 0, scores: bool = False) -> list[dict[str, Any]]:
+def rankings(
+    count: int = 6, *, answers: int = 4, seed: int = 0, scores: bool = False
+) -> list[dict[str, Any]]:
     """Prompts with `answers` answers in a strict order, or with scores."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -68,7 +72,9 @@ def scorer_of(model: Any, precision: str = "float64", **settings: Any) -> Scorer
     return Scorer(model, dtype=DTYPES[precision], **settings)  # type: ignore[index]
 
 
-def trees_of(rows: list[dict[str, Any]], tokenizer: Any, *, need: Any = "pairs", **settings: Any) -> list[Any]:
+def trees_of(
+    rows: list[dict[str, Any]], tokenizer: Any, *, need: Any = "pairs", **settings: Any
+) -> list[Any]:
     records, _ = load_records(rows)
     encoded = encode(records, tokenizer, need=need, **settings)
     assert not encoded.refused
@@ -103,7 +109,9 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below `folder`, by its relative name."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 

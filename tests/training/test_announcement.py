@@ -49,7 +49,7 @@ def test_the_paragraph_says_what_is_done_to_what_and_what_it_takes() -> None:
     for part in (
         "12 steps of 64 pairs, 2 epochs of 3 pairs in 3 trees",
         "reads 24 tokens and scores 9 of them",
-        "Full training of 0.169 M parameters, against the policy before its first update",
+        "Full training of 0.181 M parameters, against the policy before its first update",
         "bfloat16, tree attention",
         "about 3 min (1e+13 FLOP at 25% of the 200 GFLOP/s",
         "3.8 GB of memory (weights 0.54 GB",
@@ -81,20 +81,20 @@ def test_settings_of_real_runs_pass() -> None:
 
 
 def test_too_few_updates_times_too_small_a_rate_are_warned_of_with_numbers_and_a_rate_that_would_do() -> None:
-    said = cannot_move(layer(), learning_rates=[1e-6] * 6, dtype=torch.float32)
+    said = cannot_move(layer(), learning_rates=[1e-7] * 6, dtype=torch.float32)
     assert said is not None
-    assert "6 updates at a mean learning rate of 1e-06 move a weight by at most 6e-06" in said
-    assert "0.1% of it" in said
+    assert "6 updates at a mean learning rate of 1e-07 move a weight by at most 6e-07" in said
+    assert "at most 0.0001 of itself" in said
     rate = float(said.split("(try ")[1].split(")")[0])
     assert cannot_move(layer(), learning_rates=[rate] * 6, dtype=torch.float32) is None
 
 
 def test_what_bfloat16_rounds_away_is_told_from_what_is_small() -> None:
     """Weights on bfloat16 numbers stay there until half a spacing is passed; the same weights off them do not."""
-    rates = [1e-6] * 100
+    rates = [1e-6] * 6
     said = cannot_move(layer(on_grid=True), learning_rates=rates, dtype=torch.bfloat16)
     assert said is not None
-    assert "bfloat16 rounds that away (its numbers lie 0.00098 apart there)" in said
+    assert "bfloat16 rounds most of that away (its numbers lie 0.00098 apart there)" in said
     assert cannot_move(layer(), learning_rates=rates, dtype=torch.bfloat16) is None
     assert cannot_move(layer(on_grid=True), learning_rates=rates, dtype=torch.float32) is None
 
@@ -103,13 +103,13 @@ def test_weights_that_are_kept_in_bfloat16_lose_each_update() -> None:
     many = [1e-6] * 100_000
     said = cannot_move(layer(torch.bfloat16), learning_rates=many, dtype=torch.bfloat16)
     assert said is not None
-    assert "rounds that away" in said
+    assert "bfloat16 rounds most of that away" in said
 
 
 def test_an_adapter_is_judged_by_what_it_adds() -> None:
     model = add_lora(llama(), rank=8, seed=0)
     assert cannot_move(model, learning_rates=[1e-3] * 50, dtype=torch.float32) is None
-    assert cannot_move(model, learning_rates=[1e-7] * 50, dtype=torch.float32) is not None
+    assert cannot_move(model, learning_rates=[1e-8] * 50, dtype=torch.float32) is not None
 
 
 def test_nothing_to_train_and_no_step_say_nothing() -> None:

@@ -56,7 +56,7 @@ def run_all(jobs: list[dict[str, Any]], *, threads: int = 2) -> list[dict[str, A
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
         timeout=120,
         start_new_session=True,
     )
@@ -79,7 +79,16 @@ class Case:
         self.words = [
             *("dpo", "--model", str(model), "--data", str(data), "--eval-data", str(held_out)),
             *("--eval-every", "3", "--keep-best", "eval/loss", "--checkpoint-every", "2"),
-            *("--keep-checkpoints", "3", "--epochs", "2", "--learning-rate", "1e-3", "--precision", "float32"),
+            *(
+                "--keep-checkpoints",
+                "3",
+                "--epochs",
+                "2",
+                "--learning-rate",
+                "1e-3",
+                "--precision",
+                "float32",
+            ),
             *("--max-tokens", "64", "--schedule", "linear", "--warmup-steps", "3"),
             *more,
         ]
@@ -136,7 +145,8 @@ def test_four_ranked_answers(tmp_path: Path, tiny_llama: Path) -> None:
 
 def test_rmsprop_and_lora(tmp_path: Path, tiny_llama: Path) -> None:
     case = Case(
-        *(tmp_path, tiny_llama, pairs(10), "--batch-size", "3"), *("--optimizer", "rmsprop", "--lora-rank", "2")
+        *(tmp_path, tiny_llama, pairs(10), "--batch-size", "3"),
+        *("--optimizer", "rmsprop", "--lora-rank", "2"),
     )
     jobs = [case.job("whole"), case.job("a", at="step", nth=6), case.job("a", "--resume", cache="other")]
     results = run_all(jobs)

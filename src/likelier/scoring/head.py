@@ -1,11 +1,12 @@
 """The output head, on the positions that predict a scored token and nowhere else, a block of rows at a time.
 
 The logits of a block live only while their log-sum-exp is taken, and again in the backward. Memory is
-`_BLOCK_BYTES` of logits, whatever the vocabulary and the pack.
+`_GRADIENT_BYTES` of logits, whatever the vocabulary and the pack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from likelier.scoring.kernels import fixed_rows_linear
+from likelier.scoring.kernels import WorkingWeights, fixed_rows_linear
 
-_ROWS = 128
-"""Rows whose float32 logits exist at once: they stay in the processor's cache."""
-_BLOCK_BYTES = 1 << 27
+_PRODUCT_ROWS = 128
+"""Rows per product: logits exist for so many at once."""
+_ELEMENT_ROWS = 16
+"""Rows whose float32 logits exist at once: they stay in the processor's cache, which is what exp needs."""
+_GRADIENT_BYTES = 1 << 27
 """Bytes of logits' gradients kept at once in the backward, so that the weight's gradient is one product."""
 
 
@@ -53,66 +56,65 @@ class LogitShape:
 class TokenLogps(torch.autograd.Function):
     """`log softmax(shape(h Wᵀ + b))[target]`: hidden `[S, D]`, targets `[S]` -> `[S]`, float32 or wider.
 
-    `matrix` and `offset` are the working copies of the parameters `weight` and `bias`.
+    `parameters` are those of `weights`, the head's working copy.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        matrix: Tensor,
-        offset: Tensor | None,
-        targets: Tensor,
-        shape: LogitShape,
+        ctx: Any, hidden: Tensor, weights: WorkingWeights, targets: Tensor, shape: LogitShape, *parameters: Tensor
     ) -> Tensor:
-        rows = hidden.to(matrix.dtype)
-        logps = [
-            logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(1)
-            for logits, target in _blocks(rows, targets, matrix, offset, shape)
-        ]
-        ctx.save_for_backward(rows, weight, bias, matrix, offset, targets)
-        ctx.shape, ctx.dtype = shape, hidden.dtype
-        wide = torch.promote_types(matrix.dtype, torch.float32)
-        return torch.cat(logps) if logps else rows.new_empty(0, dtype=wide)
+        rows = hidden.to(weights.dtype)
+        logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
+        for block, logits in _blocks(rows, weights, shape):
+            peak = logits.amax(1, keepdim=True)
+            target = logits.gather(1, targets[block, None])[:, 0] - peak[:, 0]
+            # Not `logsumexp`, which takes thirty times as long on a CPU at this width (docs/log.md).
+            logps[block] = target - logits.sub_(peak).exp_().sum(1).log_()
+        ctx.save_for_backward(rows, targets)
+        ctx.weights, ctx.shape, ctx.dtype = weights, shape, hidden.dtype
+        return logps
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        rows, weight, bias, matrix, offset, targets = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        rows, targets = ctx.saved_tensors
+        weights: WorkingWeights = ctx.weights
         grad_rows = torch.empty_like(rows)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
-        step = max(_ROWS, _BLOCK_BYTES // (len(matrix) * matrix.element_size()) // _ROWS * _ROWS)
+        totals: list[Tensor | None] = [None] * len(weights.parameters)
+        width = len(weights.matrix) * weights.matrix.element_size()
+        step = max(_PRODUCT_ROWS, _GRADIENT_BYTES // width // _PRODUCT_ROWS * _PRODUCT_ROWS)
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            grad_logits = _grad_logits(rows[part], targets[part], grad[part], matrix, offset, ctx.shape)
-            grad_rows[part] = grad_logits @ matrix
-            if grad_weight is not None:
-                grad_weight += grad_logits.T @ rows[part]
-            if grad_bias is not None:
-                grad_bias += grad_logits.sum(0, dtype=grad_bias.dtype)
-        return grad_rows.to(ctx.dtype), grad_weight, grad_bias, None, None, None, None
+            grad_logits = _grad_logits(rows[part], targets[part], grad[part], weights, ctx.shape)
+            grad_rows[part] = grad_logits @ weights.matrix
+            found = weights.gradients(grad_logits, rows[part], ctx.needs_input_grad[4:])
+            totals = [new if old is None or new is None else old + new for old, new in zip(totals, found, strict=True)]
+        return grad_rows.to(ctx.dtype), None, None, None, *totals
 
 
-def _blocks(rows: Tensor, targets: Tensor, matrix: Tensor, offset: Tensor | None, shape: LogitShape) -> Any:
-    """The shaped logits, float32 or wider, and the targets of each block of rows."""
-    wide = torch.promote_types(matrix.dtype, torch.float32)
-    for start in range(0, len(rows), _ROWS):
-        logits = fixed_rows_linear(rows[start : start + _ROWS], matrix, offset, rows=_ROWS)
-        yield shape.apply_(logits.to(wide)), targets[start : start + _ROWS]
+def _blocks(rows: Tensor, weights: WorkingWeights, shape: LogitShape) -> Iterator[tuple[slice, Tensor]]:
+    """The shaped logits, float32 or wider, block after block; the caller may overwrite them."""
+    few = len(rows) if rows.is_cuda else _ELEMENT_ROWS
+    for start in range(0, len(rows), _PRODUCT_ROWS):
+        logits = fixed_rows_linear(
+            rows[start : start + _PRODUCT_ROWS], weights.matrix, weights.bias, rows=_PRODUCT_ROWS
+        )
+        for offset in range(0, len(logits), few):
+            block = logits[offset : offset + few].to(_wide(weights.dtype), copy=True)
+            yield slice(start + offset, start + offset + len(block)), shape.apply_(block)
 
 
 def _grad_logits(
-    rows: Tensor, targets: Tensor, grad: Tensor, matrix: Tensor, offset: Tensor | None, shape: LogitShape
+    rows: Tensor, targets: Tensor, grad: Tensor, weights: WorkingWeights, shape: LogitShape
 ) -> Tensor:
     """`(onehot − softmax) · grad`, through the shape, in the working precision: `[S, V]`."""
-    result = rows.new_empty(len(rows), len(matrix))
-    start = 0
-    for logits, target in _blocks(rows, targets, matrix, offset, shape):
-        stop = start + len(target)
-        grads = torch.softmax(logits, 1).mul_(-grad[start:stop, None])
-        grads.scatter_add_(1, target[:, None], grad[start:stop, None])
-        result[start:stop] = shape.backward_(grads, logits)
-        start = stop
+    result = rows.new_empty(len(rows), len(weights.matrix))
+    for block, logits in _blocks(rows, weights, shape):
+        slope = grad[block, None].to(logits.dtype)
+        grads = torch.softmax(logits, 1).mul_(-slope)
+        grads.scatter_add_(1, targets[block, None], slope)
+        result[block] = shape.backward_(grads, logits)
     return result
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

@@ -24,7 +24,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-ROWS = 256
+ROWS = 512
 
 
 class Kernels:
@@ -38,6 +38,8 @@ class Kernels:
 
     def __init__(self, model: nn.Module, *, dtype: torch.dtype, probe: Callable[[], object]) -> None:
         self.dtype = dtype
+        self.accumulates = False
+        """Whether backward passes add to an existing `.grad` themselves: for a training loop's `backward()`."""
         self._patched: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._weights: list[WorkingWeights] = []
         # The norm of a float64 model computes in float32 as transformers wrote it; ours would be better, and
@@ -51,6 +53,8 @@ class Kernels:
                 self._patch(norm, _norm_forward(norm, offset, dtype))
         for mlp in mlps:
             self._patch(mlp, self._mlp_forward(mlp))
+        for embedding in [m for m in model.modules() if type(m) is nn.Embedding and m.max_norm is None]:
+            self._patch(embedding, self._embedding_forward(embedding))
         head = _output_head(model)
         linears = [m for m in model.modules() if _is_linear(m) and id(m) not in inside and m is not head]
         for group in _siblings(linears, probe):
@@ -79,12 +83,18 @@ class Kernels:
         self._patched.append((module, forward))
 
     def _own(self, *linears: nn.Module) -> WorkingWeights:
-        weights = WorkingWeights(linears, self.dtype)
+        weights = WorkingWeights(linears, self.dtype, self)
         self._weights.append(weights)
         return weights
 
     def _shared(self, linears: Sequence[nn.Module]) -> _SharedInput:
         return _SharedInput(self._own(*linears))
+
+    def _embedding_forward(self, embedding: nn.Embedding) -> Callable[[Tensor], Tensor]:
+        def forward(ids: Tensor) -> Tensor:
+            return Embedding.apply(ids, embedding.weight, embedding.padding_idx, self)
+
+        return forward
 
     def _mlp_forward(self, mlp: nn.Module) -> Callable[[Tensor], Tensor]:
         into, out = self._own(mlp.gate_proj, mlp.up_proj), self._own(mlp.down_proj)  # type: ignore[arg-type]
@@ -100,7 +110,8 @@ class Kernels:
 class WorkingWeights:
     """One or several linear layers as one matrix `[N, K]` in the working precision."""
 
-    def __init__(self, linears: Sequence[nn.Module], dtype: torch.dtype) -> None:
+    def __init__(self, linears: Sequence[nn.Module], dtype: torch.dtype, owner: Kernels) -> None:
+        self.owner = owner
         self.linears = list(linears)
         self.sizes = [_out_features(linear) for linear in linears]
         self.parameters: list[Tensor] = [linear.weight for linear in linears]  # type: ignore[misc]
@@ -134,19 +145,30 @@ class WorkingWeights:
             )
 
     def gradients(self, grad_out: Tensor, x: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
-        """Gradients of `parameters` from `[T, N]` and `[T, K]`, in their order."""
-        parts = grad_out.split(self.sizes, dim=1)
-        result: list[Tensor | None] = []
+        """Gradients of `parameters` from `[T, N]` and `[T, K]`, in their order; None where it was added up."""
         count = len(self.linears)
         if all(needed[:count]) and not any(self.transposed):
-            result += (grad_out.T @ x).split(self.sizes)
+            products: Sequence[Tensor | None] = (grad_out.T @ x).split(self.sizes)
         else:
-            for part, conv, need in zip(parts, self.transposed, needed[:count], strict=True):
-                result.append(None if not need else x.T @ part if conv else part.T @ x)
-        for part, bias in zip(parts, self.biases, strict=True):
-            if bias is not None:
-                result.append(part.sum(0, dtype=torch.promote_types(part.dtype, torch.float32)))
-        return result
+            parts = grad_out.split(self.sizes, dim=1)
+            products = [
+                None if not need else x.T @ part if conv else part.T @ x
+                for part, conv, need in zip(parts, self.transposed, needed, strict=False)
+            ]
+        sums = [
+            part.sum(0, dtype=torch.promote_types(part.dtype, torch.float32))
+            for part, bias in zip(grad_out.split(self.sizes, dim=1), self.biases, strict=True)
+            if bias is not None
+        ]
+        both = zip(self.parameters, [*products, *sums], strict=True)
+        return [None if grad is None else self.handed(parameter, grad) for parameter, grad in both]
+
+    def handed(self, parameter: Tensor, grad: Tensor) -> Tensor | None:
+        """`grad` for autograd to add up, or None once it is added to `.grad` here, without a copy in float32."""
+        if not self.owner.accumulates or parameter.grad is None:
+            return grad
+        parameter.grad.add_(grad)
+        return None
 
 
 def fixed_rows_linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None, *, rows: int = ROWS) -> Tensor:
@@ -254,6 +276,30 @@ class GatedMLP(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = (grad_gate_up @ into.matrix).view(ctx.shape).to(ctx.dtype)
         return grad_x, None, None, *grads_into, *grads_out
+
+
+class Embedding(torch.autograd.Function):
+    """Rows of `weight`; the gradient touches only the rows that were read, where it may add to `.grad`."""
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding_idx: int | None, owner: Kernels) -> Tensor:
+        ctx.save_for_backward(ids, weight)
+        ctx.padding_idx, ctx.owner = padding_idx, owner
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        ids, weight = ctx.saved_tensors
+        if not ctx.needs_input_grad[1]:
+            return None, None, None, None
+        rows, flat = ids.flatten(), grad.reshape(-1, grad.shape[-1])
+        if ctx.padding_idx is not None:
+            # transformers gives this row no gradient as an input, whether it pads or (SmolLM2) ends turns.
+            flat = flat.masked_fill(rows[:, None] == ctx.padding_idx, 0)
+        in_place = ctx.owner.accumulates and weight.grad is not None
+        total = weight.grad if in_place else torch.zeros_like(weight)
+        total.index_add_(0, rows, flat.to(weight.dtype))
+        return None, None if in_place else total, None, None
 
 
 class RMSNorm(torch.autograd.Function):

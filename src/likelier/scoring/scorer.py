@@ -172,11 +172,7 @@ class Scorer:
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weights = self.kernels.head
         assert weights is not None
-        bias = weights.biases[0]
-        logps: Tensor = TokenLogps.apply(  # type: ignore[no-untyped-call]
-            hidden, weights.parameters[0], bias, weights.matrix, weights.bias, targets, self.shape
-        )
-        return logps
+        return TokenLogps.apply(hidden, weights, targets, self.shape, *weights.parameters)
 
     def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Through the model's own logits at those positions."""

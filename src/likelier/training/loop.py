@@ -74,7 +74,9 @@ class Training:
                 self._log(self._step())
                 if self._due(self.config.eval_every):
                     self._evaluate()
-                if self._due(self.config.checkpoint_every) or (self.stop.requested() and self.folder is not None):
+                if self._due(self.config.checkpoint_every) or (
+                    self.stop.requested() and self.folder is not None
+                ):
                     self._checkpoint()
         if self.stop.by_signal:
             if self.folder is not None:

@@ -16,7 +16,7 @@ from likelier.data.records import Record
 from likelier.data.selection import Need
 from likelier.data.splitting import hash_records, split_by_prompt
 from likelier.data.trees import Tree
-from likelier.errors import DataError, UsageError
+from likelier.errors import DataError, ModelError, UsageError
 from likelier.models.adapters import adapter_is_start, add_lora, is_adapted
 from likelier.models.loading import load_model
 from likelier.models.noise import Silenced, silence_noise
@@ -149,9 +149,10 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
         for parameter in policy.parameters():
             parameter.requires_grad_(True)
     if config.gradient_checkpointing:
-        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        policy.train()
+        _checkpoint_activations(policy, loaded.name)
     scorer = Scorer(policy, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head)
+    if config.max_tokens is not None:
+        scorer.max_tokens = config.max_tokens
     return Policy(
         policy,
         loaded.tokenizer,
@@ -162,6 +163,17 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
         silenced,
         precision,
     )
+
+
+def _checkpoint_activations(policy: Any, name: str) -> None:
+    # The method has a new name in transformers 5.2x, where the old one warns.
+    enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})
+    except ValueError:
+        raise ModelError(f"{name} cannot recompute activations; leave out --gradient-checkpointing") from None
+    # transformers recomputes in training mode alone; what is random in that mode has been switched off.
+    policy.train()
 
 
 def load_reference(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from likelier.data.trees import Tree
-from likelier.errors import DataError, WorkError
+from likelier.errors import DataError, UsageError, WorkError
 from likelier.objectives import Objective, reward_metrics
 from likelier.scoring.packing import make_pack, split_tree
 from likelier.scoring.scorer import Scorer
@@ -87,7 +87,9 @@ def items_of(trees: Sequence[Tree], objective: Objective) -> Items:
         labels.append([*getattr(tree, name), *[0] * (width - count)])
     dtype = torch.int64 if name == "ranks" else torch.float64
     keywords = {"mask": torch.tensor(masks), name: torch.tensor(labels, dtype=dtype)}
-    return Items(torch.tensor(rows), torch.tensor([tree.weight for tree in trees], dtype=torch.float64), keywords)
+    return Items(
+        torch.tensor(rows), torch.tensor([tree.weight for tree in trees], dtype=torch.float64), keywords
+    )
 
 
 def comparisons_of(trees: Sequence[Tree]) -> Tensor:
@@ -142,7 +144,11 @@ def step_gradient(
 def part_loss(
     policy: Tensor, reference: Tensor | None, trees: Sequence[Tree], loss: Loss, result: StepResult
 ) -> Tensor:
-    """`Σ w ℓ` over some trees of a step, from their branches' log-probs `[B]`; notes their figures in `result`."""
+    """`Σ w ℓ` over some trees of a step, from their branches' log-probs `[B]`; notes their figures in `result`.
+
+    Raises:
+        UsageError: the loss refused its inputs, or returned another shape than one value per pair or tree.
+    """
     items = items_of(trees, loss.objective)
     lengths = _lengths(trees).to(policy.device)
     index = items.index.to(policy.device)
@@ -153,9 +159,12 @@ def part_loss(
 
     labels = {name: value.to(policy.device) for name, value in items.labels.items()}
     chosen_reference = None if reference is None else gathered(reference)
-    losses = loss.objective(
-        gathered(policy), chosen_reference, gathered(lengths), loss.beta, **labels, **loss.options
-    )
+    try:
+        losses = loss.objective(
+            gathered(policy), chosen_reference, gathered(lengths), loss.beta, **labels, **loss.options
+        )
+    except ValueError as error:
+        raise UsageError(f"--loss {loss.objective.name}: {error}") from error
     _note(policy.detach(), reference, lengths, trees, loss, result)
     return (losses.double() * items.weights.to(policy.device)).sum()
 
