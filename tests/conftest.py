@@ -13,6 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401  (the hook finds it by name)
+
+# Before anything of ours is imported: shapes and types of these rooms are checked at every call.
+install_import_hook(
+    [
+        "likelier.objectives",
+        "likelier.scoring.kernels",
+        "likelier.scoring.packing",
+        "likelier.scoring.scorer",
+    ],
+    "tests.typechecker.checked",
+)
 
 SHARED_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

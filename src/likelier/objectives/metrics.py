@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from likelier.objectives.pairs import difference
+from likelier.objectives.shapes import Pairs, PerPair, Values
 
 
-def log_ratio(policy: Tensor, reference: Tensor) -> Tensor:
+def log_ratio(policy: Values, reference: Values) -> Values:
     """`log π_θ(y|x) − log π_ref(y|x)`, in nats. Its mean over a data set is a log-ratio, not a KL.
 
     >>> import torch
@@ -18,7 +18,7 @@ def log_ratio(policy: Tensor, reference: Tensor) -> Tensor:
     return policy - reference
 
 
-def accuracies(rewards: Tensor) -> Tensor:
+def accuracies(rewards: Pairs) -> PerPair:
     """1 where the chosen reward is higher, 0 where lower, one half on an exact tie (at θ = ref, all).
 
     `rewards`: `[pairs, 2]`; returns `[pairs]`. NaN stays NaN.
@@ -32,7 +32,7 @@ def accuracies(rewards: Tensor) -> Tensor:
     return torch.where(margins.isnan(), margins, 0.5 * (1.0 + torch.sign(margins)))
 
 
-def reward_metrics(rewards: Tensor) -> dict[str, Tensor]:
+def reward_metrics(rewards: Pairs) -> dict[str, PerPair]:
     """The four curves everyone knows, each `[pairs]`, from an objective's own rewards `[pairs, 2]`.
 
     >>> import torch

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from likelier.objectives.rankings import best_token_loss
+from likelier.objectives.shapes import Counts, Values
 
 Kind = Literal["pair", "ranking", "scores", "sft"]
 Rewards = Callable[[Tensor, Tensor | None, Tensor, float], Tensor]
 LossFunction = TypeVar("LossFunction", bound=Callable[..., Tensor])
 
 
-def implicit_reward(policy: Tensor, reference: Tensor | None, lengths: Tensor, beta: float) -> Tensor:
+def implicit_reward(policy: Values, reference: Values | None, lengths: Counts, beta: float) -> Values:
     """`r̂ = β log(π_θ(y|x) / π_ref(y|x))`: math.md (8). All arguments of one shape, which the rewards keep.
 
     Raises:

@@ -10,21 +10,21 @@ Formulas and values at θ = ref: losses.md; `c`, `r` are the log-ratios of chose
 
 from __future__ import annotations
 
-from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
+from likelier.objectives.shapes import PairLengths, Pairs, PerPair
 from likelier.objectives.stable import log_odds, per_token
 
 
 def sigmoid(
-    policy: Tensor,
-    reference: Tensor,
-    lengths: Tensor,
+    policy: Pairs,
+    reference: Pairs,
+    lengths: PairLengths,
     beta: float,
     *,
     label_smoothing: float = 0.0,
-    margin: Tensor | float = 0.0,
-) -> Tensor:
+    margin: PerPair | float = 0.0,
+) -> PerPair:
     """DPO: `−(1−ε) log σ(βd − m) − ε log σ(m − βd)`; math.md (7), the paper's equation 7; ε > 0 is cDPO.
 
     Args:
@@ -49,8 +49,8 @@ def sigmoid(
 
 
 def robust(
-    policy: Tensor, reference: Tensor, lengths: Tensor, beta: float, *, label_smoothing: float = 0.0
-) -> Tensor:
+    policy: Pairs, reference: Pairs, lengths: PairLengths, beta: float, *, label_smoothing: float = 0.0
+) -> PerPair:
     """`[−(1−ε) log σ(βd) + ε log σ(−βd)] / (1−2ε)`: unbiased under labels flipped at ε (arXiv 2403.00409).
 
     Args:
@@ -72,7 +72,7 @@ def robust(
     return unscaled / (1.0 - 2.0 * label_smoothing)
 
 
-def hinge(policy: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Tensor:
+def hinge(policy: Pairs, reference: Pairs, lengths: PairLengths, beta: float) -> PerPair:
     """`max(0, 1 − βd)`: SLiC's hinge on DPO's rewards (arXiv 2305.10425). Lengths are not read.
 
     >>> import torch
@@ -82,7 +82,7 @@ def hinge(policy: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Te
     return relu(1.0 - beta * difference(policy - reference))
 
 
-def ipo(policy: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Tensor:
+def ipo(policy: Pairs, reference: Pairs, lengths: PairLengths, beta: float) -> PerPair:
     """`(c/|y_w| − r/|y_l| − 1/(2β))²`: IPO (arXiv 2310.12036, eq. 17), normalised by length as TRL does.
 
     Lengths are those of each completion, never of a batch or a pack.
@@ -94,7 +94,7 @@ def ipo(policy: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Tens
     return (difference(per_token(policy - reference, lengths)) - 1.0 / (2.0 * beta)).square()
 
 
-def ipo_sum(policy: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> Tensor:
+def ipo_sum(policy: Pairs, reference: Pairs, lengths: PairLengths, beta: float) -> PerPair:
     """`(d − 1/(2β))²`: IPO as printed (arXiv 2310.12036, eq. 17) and as in its code. Lengths are not read.
 
     >>> import torch
@@ -106,8 +106,8 @@ def ipo_sum(policy: Tensor, reference: Tensor, lengths: Tensor, beta: float) -> 
 
 
 def simpo(
-    policy: Tensor, reference: Tensor | None, lengths: Tensor, beta: float, *, gamma: float = 0.5
-) -> Tensor:
+    policy: Pairs, reference: Pairs | None, lengths: PairLengths, beta: float, *, gamma: float = 0.5
+) -> PerPair:
     """`−log σ(β(p_w/|y_w| − p_l/|y_l|) − γ)`: SimPO (arXiv 2405.14734, eq. 6). The reference is not read.
 
     >>> import torch
@@ -118,8 +118,8 @@ def simpo(
 
 
 def orpo(
-    policy: Tensor, reference: Tensor | None, lengths: Tensor, beta: float, *, odds_weight: float = 0.1
-) -> Tensor:
+    policy: Pairs, reference: Pairs | None, lengths: PairLengths, beta: float, *, odds_weight: float = 0.1
+) -> PerPair:
     """`−p_w/|y_w| − λ log σ(logit p̄_w − logit p̄_l)`: ORPO (arXiv 2403.07691, eqs. 6 and 7).
 
     `odds_weight` is λ. Neither the reference nor β is read.
@@ -134,7 +134,7 @@ def orpo(
     )
 
 
-def difference(values: Tensor) -> Tensor:
+def difference(values: Pairs) -> PerPair:
     """Chosen less rejected: `[pairs, 2]` to `[pairs]`.
 
     >>> import torch

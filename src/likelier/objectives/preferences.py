@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from likelier.objectives.shapes import PerTree, TreeMask, TreeRanks, Trees, Values
 from likelier.objectives.stable import masked
 
 
-def bradley_terry(first: Tensor, second: Tensor) -> Tensor:
+def bradley_terry(first: Values, second: Values) -> Values:
     """`p*(y_1 ≻ y_2 | x) = σ(r(x, y_1) − r(x, y_2))`: math.md (1), the paper's equation 1.
 
     `first`, `second`: rewards of one shape; the probability has the same.
@@ -20,7 +20,7 @@ def bradley_terry(first: Tensor, second: Tensor) -> Tensor:
     return torch.sigmoid(first - second)
 
 
-def plackett_luce_log_probability(rewards: Tensor, *, mask: Tensor, ranks: Tensor) -> Tensor:
+def plackett_luce_log_probability(rewards: Trees, *, mask: TreeMask, ranks: TreeRanks) -> PerTree:
     """`log p*(τ | x) = Σ_k [ r_τ(k) − log Σ_{j≥k} exp r_τ(j) ]`: math.md (2), the paper's equation 18.
 
     A tied answer is scored against itself and all strictly lower groups. The order of the columns is

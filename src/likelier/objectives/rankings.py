@@ -7,15 +7,15 @@ Shapes: `policy`, `reference`, `lengths`, `mask` (bool, False where a tree has f
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from likelier.objectives.preferences import plackett_luce_log_probability
+from likelier.objectives.shapes import Counts, PerTree, TreeLengths, TreeMask, TreeRanks, Trees, Values
 from likelier.objectives.stable import masked, per_token
 
 
 def plackett_luce(
-    policy: Tensor, reference: Tensor, lengths: Tensor, beta: float, *, mask: Tensor, ranks: Tensor
-) -> Tensor:
+    policy: Trees, reference: Trees, lengths: TreeLengths, beta: float, *, mask: TreeMask, ranks: TreeRanks
+) -> PerTree:
     """`−Σ_k [ r̂_τ(k) − log Σ_{j≥k} exp r̂_τ(j) ]`, `r̂ = β log-ratio`: math.md (10), the paper's equation 20.
 
     For K = 2 it is the sigmoid loss. A tied answer is scored against itself and all strictly lower groups.
@@ -32,8 +32,8 @@ def plackett_luce(
 
 
 def listwise(
-    policy: Tensor, reference: Tensor, lengths: Tensor, beta: float, *, mask: Tensor, scores: Tensor
-) -> Tensor:
+    policy: Trees, reference: Trees, lengths: TreeLengths, beta: float, *, mask: TreeMask, scores: Trees
+) -> PerTree:
     """`−Σ_k softmax_k(score/β) log softmax_k(log-ratio)`: math.md (10), its second form.
 
     Its optimum is the optimal policy restricted to the tree, `∝ π_ref(y_k|x) exp(score_k/β)`.
@@ -50,7 +50,7 @@ def listwise(
     return -masked(target * _log_softmax(log_ratio, mask), mask).sum(dim=-1)
 
 
-def sft(policy: Tensor, reference: Tensor | None, lengths: Tensor, beta: float) -> Tensor:
+def sft(policy: Values, reference: Values | None, lengths: Counts, beta: float) -> Values:
     """`−log π_θ(y|x)` per answer, summed over its tokens: math.md (11). Any shape; only `policy` is read.
 
     Over a step its reduction is Σ nll / Σ scored tokens (`Objective.denominators`), not a mean of means.
@@ -62,7 +62,7 @@ def sft(policy: Tensor, reference: Tensor | None, lengths: Tensor, beta: float) 
     return -policy
 
 
-def best_token_loss(policy: Tensor, lengths: Tensor, best: Tensor) -> Tensor:
+def best_token_loss(policy: Trees, lengths: TreeLengths, best: TreeMask) -> PerTree:
     """`−p_w/|y_w|` of the best answer, the mean over them where several are tied: the added SFT term.
 
     `policy`, `lengths`, `best` (bool): `[items, K]`; returns `[items]` (arXiv 2404.19733).
@@ -76,7 +76,7 @@ def best_token_loss(policy: Tensor, lengths: Tensor, best: Tensor) -> Tensor:
     return masked(token_loss, best).sum(dim=-1) / best.sum(dim=-1).clamp(min=1)
 
 
-def _log_softmax(values: Tensor, mask: Tensor) -> Tensor:
+def _log_softmax(values: Trees, mask: TreeMask) -> Trees:
     """Log-softmax over the entries in `mask`; no NaN where a row is all masked."""
     lowest = torch.finfo(values.dtype).min
     return values.masked_fill(~mask, lowest).log_softmax(dim=-1)

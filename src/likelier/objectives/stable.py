@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+
+from likelier.objectives.shapes import Counts, Mask, Values
 
 
-def log1mexp(log_prob: Tensor) -> Tensor:
+def log1mexp(log_prob: Values) -> Values:
     """`log(1 − e^x)` for x < 0, accurate at both ends.
 
     Near 0 through `expm1`, far below through `log1p`; there the other branch, whose slope is
@@ -23,7 +24,7 @@ def log1mexp(log_prob: Tensor) -> Tensor:
     return torch.where(near_zero, torch.log(-torch.expm1(log_prob)), torch.log1p(-torch.exp(far)))
 
 
-def per_token(total: Tensor, lengths: Tensor) -> Tensor:
+def per_token(total: Values, lengths: Counts) -> Values:
     """`total / |y|`; a branch without scored tokens has total 0 and mean 0.
 
     >>> import torch
@@ -33,7 +34,7 @@ def per_token(total: Tensor, lengths: Tensor) -> Tensor:
     return total / lengths.clamp(min=1)
 
 
-def log_odds(policy: Tensor, lengths: Tensor) -> Tensor:
+def log_odds(policy: Values, lengths: Counts) -> Values:
     """`logit p̄ = log(p̄ / (1 − p̄))` with `p̄ = exp(log π_θ(y|x) / |y|)`, ORPO's odds (arXiv 2403.07691, eq. 4).
 
     `policy`: summed log-probs, `lengths`: scored tokens, of one shape. A p̄ that rounds to 1 counts as one
@@ -47,7 +48,7 @@ def log_odds(policy: Tensor, lengths: Tensor) -> Tensor:
     return mean - log1mexp(mean)
 
 
-def masked(values: Tensor, mask: Tensor) -> Tensor:
+def masked(values: Values, mask: Mask) -> Values:
     """`values` with 0 where `mask` is False: whatever stood there reaches neither value nor gradient.
 
     >>> import torch

@@ -61,7 +61,12 @@ class TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weights: WorkingWeights, targets: Tensor, shape: LogitShape, *parameters: Tensor
+        ctx: Any,
+        hidden: Tensor,
+        weights: WorkingWeights,
+        targets: Tensor,
+        shape: LogitShape,
+        *parameters: Tensor,
     ) -> Tensor:
         rows = hidden.to(weights.dtype)
         logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
@@ -75,7 +80,7 @@ class TokenLogps(torch.autograd.Function):
         return logps
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         rows, targets = ctx.saved_tensors
         weights: WorkingWeights = ctx.weights
         grad_rows = torch.empty_like(rows)
@@ -87,7 +92,10 @@ class TokenLogps(torch.autograd.Function):
             grad_logits = _grad_logits(rows[part], targets[part], grad[part], weights, ctx.shape)
             grad_rows[part] = grad_logits @ weights.matrix
             found = weights.gradients(grad_logits, rows[part], ctx.needs_input_grad[4:])
-            totals = [new if old is None or new is None else old + new for old, new in zip(totals, found, strict=True)]
+            totals = [
+                new if old is None or new is None else old + new
+                for old, new in zip(totals, found, strict=True)
+            ]
         return grad_rows.to(ctx.dtype), None, None, None, *totals
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -92,7 +93,8 @@ class Kernels:
 
     def _embedding_forward(self, embedding: nn.Embedding) -> Callable[[Tensor], Tensor]:
         def forward(ids: Tensor) -> Tensor:
-            return Embedding.apply(ids, embedding.weight, embedding.padding_idx, self)
+            rows: Tensor = Embedding.apply(ids, embedding.weight, embedding.padding_idx, self)  # type: ignore[no-untyped-call]
+            return rows
 
         return forward
 
@@ -171,7 +173,13 @@ class WorkingWeights:
         return None
 
 
-def fixed_rows_linear(x: Tensor, matrix: Tensor, bias: Tensor | None = None, *, rows: int = ROWS) -> Tensor:
+def fixed_rows_linear(
+    x: Float[Tensor, "T K"],
+    matrix: Float[Tensor, "N K"],
+    bias: Float[Tensor, N] | None = None,
+    *,
+    rows: int = ROWS,
+) -> Float[Tensor, "T N"]:
     """`x @ matrix.T + bias` for `[T, K]` and `[N, K]`; on CPU in products of `rows` rows, the last padded.
 
     >>> x = torch.randn(300, 8)
@@ -288,7 +296,7 @@ class Embedding(torch.autograd.Function):
         return F.embedding(ids, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         ids, weight = ctx.saved_tensors
         if not ctx.needs_input_grad[1]:
             return None, None, None, None

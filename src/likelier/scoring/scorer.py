@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -24,9 +25,6 @@ from likelier.scoring.kernels import Kernels
 from likelier.scoring.packing import Pack, make_pack, pack_trees, split_tree, subtree
 
 Way = Literal["tree", "mask", "rows"]
-
-KERNEL_VERSION = 1
-"""Raised whenever a change here or in the rooms below moves a log-prob by a bit: cached numbers then miss."""
 
 
 class Scorer:
@@ -172,7 +170,8 @@ class Scorer:
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weights = self.kernels.head
         assert weights is not None
-        return TokenLogps.apply(hidden, weights, targets, self.shape, *weights.parameters)
+        logps: Tensor = TokenLogps.apply(hidden, weights, targets, self.shape, *weights.parameters)  # type: ignore[no-untyped-call]
+        return logps
 
     def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Through the model's own logits at those positions."""
@@ -217,7 +216,7 @@ def _arguments(pack: Pack, mask: Tensor | None) -> dict[str, Any]:
     return {"input_ids": pack.input_ids, "use_cache": False, **optional}
 
 
-def sum_branches(logps: Tensor, lengths: Sequence[int]) -> Tensor:
+def sum_branches(logps: Float[Tensor, tokens], lengths: Sequence[int]) -> Float[Tensor, branches]:
     """`[S]` -> `[B]` float64, branch by branch: the order of a sum never depends on the pack."""
     parts = logps.double().split(list(lengths))
     return torch.stack([part.sum() for part in parts]) if parts else logps.new_zeros(0, dtype=torch.float64)

@@ -73,13 +73,13 @@ def dpo(
             "loss": loss if isinstance(loss, str) else _name(loss),
         }
     )
-    return train(settings, inputs, on_step=on_step, say=lambda text: None)
+    return train(settings, inputs, on_step=on_step, say=lambda text: None, quiet=True)
 
 
 def main(config: DpoConfig) -> int:
     """The command: the same function, with words on stderr and the result on stdout."""
     inputs = _Inputs(config.model, config.data, config.reference, config.eval_data, None, config.loss)
-    run = train(config, inputs, on_step=None, say=lambda text: print(text, file=sys.stderr))
+    run = train(config, inputs, on_step=None, say=lambda text: print(text, file=sys.stderr), quiet=False)
     print(json.dumps(run.result) if config.json_ else run.report())
     return 1 if run.stopped in ("Ctrl-C", "SIGTERM") else 0
 
@@ -96,7 +96,9 @@ class _Inputs:
     loss: Any
 
 
-def train(config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Callable[[str], None]) -> Run:
+def train(
+    config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Callable[[str], None], quiet: bool
+) -> Run:
     """The stage: prepare, then step after step until the plan is done."""
     require_single_process("dpo")
     loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)
@@ -119,7 +121,7 @@ def train(config: DpoConfig, inputs: _Inputs, *, on_step: OnStep | None, say: Ca
         plan = Plan.of(config, data)
         for note in data.notes:
             say(note)
-        training = Training(config, loss, policy, data, plan, folder, on_step=on_step, say=say)
+        training = Training(config, loss, policy, data, plan, folder, on_step=on_step, say=say, quiet=quiet)
         training.describe()
         if config.dry_run:
             return training.finished("dry run")

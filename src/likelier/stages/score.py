@@ -168,7 +168,8 @@ def _read(
     refused = [*faults, *encoded.refused]
     if encoded.refused and not config.skip_bad_rows:
         raise DataError(
-            f"{len(encoded.refused)} rows cannot be scored; the first: {encoded.refused[0]} (--skip-bad-rows leaves such rows out)"
+            f"{len(encoded.refused)} rows cannot be scored; the first: {encoded.refused[0]}"
+            " (--skip-bad-rows leaves such rows out)"
         )
     if refused:
         say(f"left out as unusable: {_by_kind(refused)}")

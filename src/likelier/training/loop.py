@@ -5,8 +5,10 @@ describe → score the reference → (resume) → step, log, evaluate, checkpoin
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,20 +18,31 @@ from likelier.data.showing import plain_examples
 from likelier.manifest import versions
 from likelier.models.cards import model_card
 from likelier.models.saving import save_model
+from likelier.scoring.scorer import Scorer
 from likelier.training import checkpoint as checkpoints
+from likelier.training.announcement import Outlook, cannot_move, paragraph
 from likelier.training.checkpoint import Position
 from likelier.training.config import DpoConfig
+from likelier.training.estimate import flops, product_rate
 from likelier.training.evaluation import evaluate
 from likelier.training.folder import RunFolder
+from likelier.training.memory import available_memory, choose_max_tokens, longest_path, memory
 from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer
 from likelier.training.plan import Clock, Plan, advance, identity, improved, require_at_reference
 from likelier.training.preparation import Data, Policy, load_reference
 from likelier.training.processes import StopRequest
+from likelier.training.progress import Progress
 from likelier.training.run import Run
+from likelier.training.samples import PromptSamples, read_sample_prompts
+from likelier.training.signs import Signs
 from likelier.training.step import Loss, require_finite, step_gradient
+from likelier.training.trackers import Tracker, open_tracker
 
 OnStep = Callable[[dict[str, Any]], Mapping[str, float] | bool | None]
 """Called with each line of metrics; may return metrics to add, or True to ask to stop."""
+
+_SHARE = {"cpu": 0.12, "cuda": 0.4}
+"""Of the rate of matrix products, reached on the whole: measured once (docs/log.md), for the expected time."""
 
 
 class Training:
@@ -38,6 +51,7 @@ class Training:
     Args:
         folder: None keeps everything in memory.
         say: where sentences for the user go.
+        quiet: no progress bar.
     """
 
     def __init__(
@@ -51,10 +65,11 @@ class Training:
         *,
         on_step: OnStep | None,
         say: Callable[[str], None],
+        quiet: bool,
     ) -> None:
         self.config, self.loss, self.policy = config, loss, policy
         self.data, self.plan, self.folder = data, plan, folder
-        self.on_step, self.say = on_step, say
+        self.on_step, self.say, self.quiet = on_step, say, quiet
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(config.optimizer, self.parameters, learning_rate=plan.rate(0))
         self.position = Position()
@@ -64,16 +79,24 @@ class Training:
         self.eval_reference: list[Tensor] | None = None
         self.reference_digest = b""
         self.own_reference = True
+        self.signs = Signs(clip=config.clip)
+        self.samples: PromptSamples | None = None
+        self.tracker: Tracker | None = None
+        self.flops_per_token = self.product_rate = 0.0
         self.result = Run(policy.model, policy.tokenizer, folder=config.out, notes=list(data.notes))
 
     def run(self) -> Run:
         """Step after step until the plan is done, or somebody asks to stop."""
         self._begin()
-        with self.stop.listening():
+        with self.stop.listening(), self._watched() as progress:
             while self.position.step < self.plan.total and not self.stop.requested():
-                self._log(self._step())
+                line = self._step()
+                self._log(line)
+                progress.step(line)
                 if self._due(self.config.eval_every):
                     self._evaluate()
+                if self._due(self.config.sample_every):
+                    self._sample()
                 if self._due(self.config.checkpoint_every) or (
                     self.stop.requested() and self.folder is not None
                 ):
@@ -88,16 +111,51 @@ class Training:
 
     def describe(self) -> None:
         """Before step 0: what will be done, in a paragraph, and examples with the trained tokens marked."""
-        trees = self.data.train
-        tokens = sum(tree.num_tokens for tree in trees)
-        trained = sum(p.numel() for p in self.parameters)
-        self.say(
-            f"{self.plan.total} steps of {self.config.batch_size} pairs over {len(trees)} prompts, {tokens:,} tokens"
-            f" an epoch; {trained:,} parameters train in {self.policy.precision}, trees as {self.policy.choice.way};"
-            f" {self.policy.scorer.max_tokens} tokens per forward"
+        config, scorer = self.config, self.policy.scorer
+        needed = memory(
+            self.policy.model,
+            dtype=scorer.dtype,
+            optimizer=config.optimizer,
+            trainable=self.parameters,
+            checkpointing=config.gradient_checkpointing,
         )
-        if self.folder is not None and not self.config.dry_run:
-            self.folder.write("examples.txt", plain_examples(trees, self.policy.tokenizer))
+        every_tree = [*self.plan.trees, *self.data.evaluation]
+        scorer.max_tokens = config.max_tokens or choose_max_tokens(
+            needed,
+            longest=longest_path(every_tree),
+            device=scorer.device,
+            available=available_memory(scorer.device),
+        )
+        epoch = flops(self.policy.model, self.plan.trees, training=True)
+        self.flops_per_token = epoch / max(1, sum(tree.num_tokens for tree in self.plan.trees))
+        self.product_rate = product_rate(self.policy.model, rows=scorer.max_tokens, dtype=scorer.dtype)
+        epochs = self.plan.total / self.plan.order.total(1)
+        once = flops(self.policy.model, every_tree, training=False)
+        self.say(
+            paragraph(
+                Outlook(
+                    steps=self.plan.total,
+                    batch_size=config.batch_size,
+                    epochs=epochs,
+                    trees=self.plan.trees,
+                    model=self.policy.model,
+                    lora_rank=config.lora_rank,
+                    reference=config.reference or "the policy before its first update",
+                    precision=self.policy.precision,
+                    way=self.policy.choice.way,
+                    max_tokens=scorer.max_tokens,
+                    work=epoch * epochs + (once if self.loss.objective.needs_reference else 0.0),
+                    rate=self.product_rate,
+                    share=_SHARE[scorer.device.type],
+                    memory=needed,
+                )
+            )
+        )
+        rates = [self.plan.rate(step) for step in range(self.plan.total)]
+        if warning := cannot_move(self.policy.model, learning_rates=rates, dtype=scorer.dtype):
+            self._warn(warning)
+        if self.folder is not None and not config.dry_run:
+            self.folder.write("examples.txt", plain_examples(self.plan.trees, self.policy.tokenizer))
             self.folder.write_config(self._resolved())
 
     def score_reference(self, reference: Any) -> None:
@@ -120,6 +178,8 @@ class Training:
 
     def _begin(self) -> None:
         """Go on from the last complete checkpoint, or start at step 0."""
+        self.policy.scorer.kernels.accumulates = True
+        self.samples = self._prompt_samples()
         self.identity = identity(self.config, self.data, self.policy, self.reference_digest)
         latest = None
         if self.folder is not None:
@@ -131,8 +191,32 @@ class Training:
                 self.policy.scorer.kernels.refresh()
                 self.say(f"going on after step {self.position.step}")
             self.result.metrics = self.folder.cut_after(self.position.step if latest is not None else -1)
+            for line in self.result.metrics:
+                self.signs.look(line)
         if latest is None and self.config.eval_every is not None:
             self._evaluate()
+        if latest is None and self.samples is not None:
+            self._sample()
+
+    @contextmanager
+    def _watched(self) -> Iterator[Progress]:
+        """The progress bar and the tracker, for as long as the loop runs; sentences go above the bar."""
+        config = self.config
+        if config.track is not None and self.folder is not None:
+            self.tracker = open_tracker(
+                config.track, self.folder.path, self._resolved(), start=self.position.step
+            )
+        say = self.say
+        try:
+            with Progress(self.plan.total, self.position.step, quiet=self.quiet) as progress:
+                if not self.quiet:
+                    self.say = progress.say
+                yield progress
+        finally:
+            self.say = say
+            if self.tracker is not None:
+                self.tracker.close()
+                self.tracker = None
 
     def _step(self) -> dict[str, Any]:
         """One step: the gradient of its trees, clipped, and an update of the weights."""
@@ -141,7 +225,9 @@ class Training:
         trees = [self.plan.trees[i] for i in indices]
         reference = None if self.reference is None else [self.reference[i] for i in indices]
         self.clock.start()
-        self.optimizer.zero_grad(set_to_none=True)
+        # Kept and zeroed: fresh memory of this size costs more than the zeros, and backward adds in place.
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
         result = step_gradient(self.policy.scorer, trees, reference, self.loss)
         if step == 0 and self.own_reference:
             require_at_reference(result.rewards, self.policy, self.loss)
@@ -163,6 +249,10 @@ class Training:
             "learning_rate": self.plan.rate(step),
             "grad_norm": float(norm),
             "tokens_per_second": (self.position.tokens_seen - before[0]) / seconds,
+            "mfu": (self.position.tokens_seen - before[0])
+            / seconds
+            * self.flops_per_token
+            / self.product_rate,
             "pairs_per_second": (self.position.pairs_seen - before[1]) / seconds,
         }
 
@@ -173,16 +263,62 @@ class Training:
                 line.update(answer)
             elif answer is True:
                 self.stop.reason = "asked by on_step"
+        self._record(line)
+
+    def _record(self, line: dict[str, Any]) -> None:
+        """A line of metrics, wherever it is read: memory, folder, tracker, and the signs of trouble."""
         self.result.metrics.append(line)
         if self.folder is not None:
             self.folder.log(line)
+        if self.tracker is not None:
+            self.tracker.log(line, self.position.step)
+        for text in self.signs.look(line):
+            self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+        self.result.notes.append(text)
+
+    def _sample(self) -> None:
+        """Have the policy answer the fixed prompts; KL, length, repetition and stop rate come from these alone."""
+        assert self.samples is not None
+        self._record({"step": self.position.step, **self.samples.take(step=self.position.step)})
+
+    def _prompt_samples(self) -> PromptSamples | None:
+        """For `--sample-prompts`; the start is kept as a frozen copy, to measure how far the policy has gone."""
+        if self.config.sample_prompts is None:
+            return None
+        scorer = self.policy.scorer
+        reference = None
+        if self.own_reference:
+            with scorer.plain() as model:
+                frozen = copy.deepcopy(model)
+            reference = Scorer(
+                frozen,
+                dtype=scorer.dtype,
+                way=scorer.way,
+                own_head=scorer.own_head,
+                max_tokens=scorer.max_tokens,
+            )
+        return PromptSamples(
+            self.policy.tokenizer,
+            read_sample_prompts(self.config.sample_prompts),
+            write=self._write_sample,
+            plain=scorer.plain,
+            logps=scorer.score,
+            reference_logps=None if reference is None else reference.score,
+            seed=self.config.seed,
+        )
+
+    def _write_sample(self, line: Mapping[str, Any]) -> None:
+        self.result.samples.append(dict(line))
+        if self.folder is not None:
+            self.folder.log(line, file="samples.jsonl")
 
     def _evaluate(self) -> None:
         metrics = evaluate(self.policy.scorer, self.data.evaluation, self.eval_reference, self.loss)
         line = {"step": self.position.step, **metrics}
-        self.result.metrics.append(line)
-        if self.folder is not None:
-            self.folder.log(line)
+        self._record(line)
         figure = self.config.keep_best or ("eval/loss" if self.config.patience else None)
         if figure is None:
             return
