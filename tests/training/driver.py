@@ -1,6 +1,6 @@
 """Runs command lines of likelier, each in a process of its own, and kills some of them at a chosen call.
 
-    python -m tests.training.driver '[{"words": ["dpo", …], "cache": "…", "at": "step", "nth": 3}, …]'
+    echo '[{"words": ["dpo", …], "cache": "…", "at": "step", "nth": 3}, …]' | python -m tests.training.driver
 
 torch is imported once and every command line runs in a fork of that, so that a dozen killed processes cost
 seconds. The hooks are put in here, in the process that is to die: nothing in the package knows of them. One JSON
@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import likelier.stages.dpo
-import likelier.stages.score
 from likelier import cli
 from likelier.scoring.scorer import Scorer
 from likelier.training import checkpoint, folder, loop
@@ -115,7 +113,7 @@ def run(job: dict[str, Any], errors: Any) -> int:
 
 def main() -> None:
     # No operation of torch before the forks: a pool of threads does not survive one.
-    for job in json.loads(sys.argv[1]):
+    for job in json.load(sys.stdin):
         with tempfile.TemporaryFile("w+") as errors:
             process = os.fork()
             if process == 0:

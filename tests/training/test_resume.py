@@ -52,12 +52,13 @@ FEW = (
 def run_all(jobs: list[dict[str, Any]], *, threads: int = 2) -> list[dict[str, Any]]:
     """What became of each command line; none of the processes is left."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.training.driver", json.dumps(jobs)],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.training.driver"],
+        input=json.dumps(jobs),
         capture_output=True,
         text=True,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
-        timeout=120,
+        timeout=600,
         start_new_session=True,
     )
     assert done.returncode == 0, done.stderr

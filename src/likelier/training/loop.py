@@ -382,7 +382,9 @@ class Training:
             "warmup_steps": self.plan.warmup,
             "learning_rate": self.plan.peak,
         }
-        return {name.rstrip("_"): value for name, value in (values | chosen).items()}
+        # How this process was started is no part of the run: the file starts the same run anew.
+        started = {"resume": False, "overwrite": False, "dry_run": False}
+        return {name.rstrip("_"): value for name, value in (values | chosen | started).items()}
 
     def _card(self) -> str:
         return model_card(
