@@ -16,28 +16,8 @@ from likelier.scoring.precision import DTYPES, master_dtype
 from likelier.scoring.scorer import Scorer
 from tests.models.families import tiny
 
-WORDS = [
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "and",
-    "looked",
-    "at",
-    "rain",
-    "rice",
-    "garden",
-    "kind",
-    "good",
-    "bad",
-    "long",
-    "short",
-    "help",
-    "please",
-    "wash",
-]
+_TEXT = "the cat sat on a mat and looked at rain rice garden kind good bad long short help please wash"
+WORDS = _TEXT.split(" ")
 TIMES = ("tokens_per_second", "pairs_per_second", "mfu", "seconds_left")
 """The figures of a step that no two runs share."""
 

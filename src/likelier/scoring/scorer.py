@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -72,7 +72,7 @@ class Scorer:
         self.kernels = Kernels(self.causal, dtype=dtype, probe=self._probe)
         self.own_head = own_head and self.kernels.head is not None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Scorer:
         return self
 
     def __exit__(self, *_: object) -> None:

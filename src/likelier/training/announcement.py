@@ -21,7 +21,7 @@ _WAYS: Mapping[Way, str] = {
     "mask": "trees as a dense mask over one row",
     "rows": "ordinary rows (this model takes no trees)",
 }
-_SAMPLE = 1 << 16
+_SAMPLE = 1 << 12
 """Entries of a matrix that are looked at."""
 _LEAST_CHANGE = 2e-4
 """Of a layer's output. With SmolLM2-135M in float32, AdamW over the same four pairs again and again moved their
