@@ -99,8 +99,8 @@ def needed(*, fixed: int = 1600, per_token: int = 1) -> dict[str, int]:
 
 
 def test_max_tokens_follow_the_memory_and_never_fall_below_the_longest_path() -> None:
-    assert choose_max_tokens(needed(), longest=10, device=CPU, available=10**9) == 2048
-    assert choose_max_tokens(needed(), longest=10, device=CPU, available=None) == 2048
+    assert choose_max_tokens(needed(), longest=10, device=CPU, available=10**9) == 1536
+    assert choose_max_tokens(needed(), longest=10, device=CPU, available=None) == 1536
     assert choose_max_tokens(needed(), longest=5000, device=CPU, available=None) == 5000
     assert choose_max_tokens(needed(), longest=10, device=CPU, available=1300 + 2 * 600) == 512
     assert choose_max_tokens(needed(), longest=700, device=CPU, available=1300 + 2 * 600) == 700

@@ -75,7 +75,9 @@ class Tree:
         return int(self.nodes[self.branches[branch]].scored.sum())
 
 
-def tree_of(trunk: Sequence[int], branches: Sequence[Sequence[int]], *, id: str = "0", **more: object) -> Tree:
+def tree_of(
+    trunk: Sequence[int], branches: Sequence[Sequence[int]], *, id: str = "0", **more: object
+) -> Tree:
     """A tree of depth two whose branch tokens are all scored.
 
     >>> tree = tree_of([1, 2], [[3, 4], [5]])

@@ -14,14 +14,14 @@ from torch import Tensor
 Pairs: TypeAlias = Float[Tensor, "pairs 2"]
 """Log-probs, rewards: column 0 is the chosen answer, column 1 the rejected."""
 PairLengths: TypeAlias = Real[Tensor, "pairs 2"]
-PerPair: TypeAlias = Float[Tensor, "pairs"]
+PerPair: TypeAlias = Float[Tensor, " pairs"]
 
 Trees: TypeAlias = Float[Tensor, "trees answers"]
 TreeLengths: TypeAlias = Real[Tensor, "trees answers"]
 TreeMask: TypeAlias = Bool[Tensor, "trees answers"]
 """False where a tree has fewer answers than the widest."""
 TreeRanks: TypeAlias = Integer[Tensor, "trees answers"]
-PerTree: TypeAlias = Float[Tensor, "trees"]
+PerTree: TypeAlias = Float[Tensor, " trees"]
 
 Values: TypeAlias = Float[Tensor, "*shape"]
 Counts: TypeAlias = Real[Tensor, "*shape"]

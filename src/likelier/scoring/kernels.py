@@ -176,7 +176,7 @@ class WorkingWeights:
 def fixed_rows_linear(
     x: Float[Tensor, "T K"],
     matrix: Float[Tensor, "N K"],
-    bias: Float[Tensor, N] | None = None,
+    bias: Float[Tensor, " N"] | None = None,
     *,
     rows: int = ROWS,
 ) -> Float[Tensor, "T N"]:

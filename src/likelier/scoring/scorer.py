@@ -216,7 +216,7 @@ def _arguments(pack: Pack, mask: Tensor | None) -> dict[str, Any]:
     return {"input_ids": pack.input_ids, "use_cache": False, **optional}
 
 
-def sum_branches(logps: Float[Tensor, tokens], lengths: Sequence[int]) -> Float[Tensor, branches]:
+def sum_branches(logps: Float[Tensor, " tokens"], lengths: Sequence[int]) -> Float[Tensor, " branches"]:
     """`[S]` -> `[B]` float64, branch by branch: the order of a sum never depends on the pack."""
     parts = logps.double().split(list(lengths))
     return torch.stack([part.sum() for part in parts]) if parts else logps.new_zeros(0, dtype=torch.float64)

@@ -23,7 +23,7 @@ from likelier.training.folder import RunFolder
 from likelier.training.loop import OnStep, Training
 from likelier.training.plan import Plan
 from likelier.training.preparation import load_data, load_policy, need_of, resolve_loss
-from likelier.training.processes import deterministic, require_single_process
+from likelier.training.processes import deterministic, keep_freed_memory, require_single_process
 from likelier.training.run import Run
 
 
@@ -101,6 +101,7 @@ def train(
 ) -> Run:
     """The stage: prepare, then step after step until the plan is done."""
     require_single_process("dpo")
+    keep_freed_memory()
     loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)
     with contextlib.ExitStack() as stack:
         folder = None

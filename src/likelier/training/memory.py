@@ -19,7 +19,7 @@ _STATES = {"adamw": 2, "rmsprop": 1}
 _HEAD_ROWS = 128
 _HEAD_BLOCK = 1 << 27
 """Bytes of logits that the head holds at once (`scoring/head.py`)."""
-_MOST_TOKENS = {"cpu": 2048, "cuda": 16384}
+_MOST_TOKENS = {"cpu": 1536, "cuda": 16384}
 """Past that a forward is no faster."""
 _STEP = 256
 """Forwards run in blocks of so many rows."""
@@ -68,7 +68,7 @@ def memory(
 def choose_max_tokens(
     needed: Mapping[str, int], *, longest: int, device: torch.device, available: int | None
 ) -> int:
-    """Tokens per forward: 2048 on a CPU and 16384 on CUDA, fewer where memory is short.
+    """Tokens per forward: 1536 on a CPU and 16384 on CUDA, fewer where memory is short.
 
     Called once the model stands with its working copies; gradients, the optimiser's state, the head's logits
     and the activations are what is still to come.
