@@ -77,7 +77,7 @@ def main() -> None:
     )
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--rate-rows", type=int, default=2048, help="tokens per micro-batch for the rate")
-    arguments.add_argument("--only", default="", help="rows whose key contains this")
+    arguments.add_argument("--only", default="", help="rows whose key contains this, or one of these, comma-separated")
     options = arguments.parse_args()
     if not options.trl_python.exists():
         raise SystemExit(
@@ -86,7 +86,7 @@ def main() -> None:
     place = Place(options.work.resolve(), options.trl_python.absolute(), options.threads, options.rate_rows)
     start = time.perf_counter()
     prepare(place, options.model, options.hh)
-    chosen = [row for row in rows(options.rounds) if options.only in row.key]
+    chosen = [row for row in rows(options.rounds) if any(part in row.key for part in options.only.split(","))]
     outcome = measure(place, chosen, options.rounds)
     written = write_outcome(outcome, options.out)
     print(written.read_text())

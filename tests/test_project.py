@@ -25,7 +25,6 @@ from tests.source_tree import ROOT, Module, called, imported, modules
 READ_BY_OTHERS = {
     "gguf": "transformers reads GGUF files with it",
     "bitsandbytes": "transformers quantises with it",
-    "tensorboard": "torch.utils.tensorboard writes with it",
 }
 
 
@@ -40,9 +39,16 @@ def requirements(*, dev: bool = False) -> dict[str, Requirement]:
 
 def imported_distributions() -> set[str]:
     tops = {name.split(".")[0] for module in modules() for name in imported(module.tree)}
+    tops |= {name for module in modules() for name in _required(module.tree)}
     known = packages_distributions()
     foreign = tops - set(sys.stdlib_module_names) - {"likelier"}
     return {canonicalize_name(known.get(top, [top])[0]) for top in foreign}
+
+
+def _required(tree: ast.AST) -> set[str]:
+    """Packages of extras, imported by name: `_require("wandb")`."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and called(node) == "_require"]
+    return {ast.unparse(call.args[0]).strip("'") for call in calls}
 
 
 def test_every_import_is_a_dependency_and_every_dependency_is_imported() -> None:

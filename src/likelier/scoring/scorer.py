@@ -222,7 +222,7 @@ def sum_branches(logps: Float[Tensor, " tokens"], lengths: Sequence[int]) -> Flo
     return torch.stack([part.sum() for part in parts]) if parts else logps.new_zeros(0, dtype=torch.float64)
 
 
-def causal_model(model: nn.Module) -> PreTrainedModel:
+def causal_model(model: nn.Module) -> Any:
     """The transformers model inside `model`, adapters in place."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if get_base is not None else model

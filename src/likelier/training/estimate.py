@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from likelier.data.trees import Tree
-from likelier.scoring.scorer import causal_model
 
 _COLUMNS = 8192
 """A head is timed on that much of its vocabulary: the rate of a product so wide changes no more."""
@@ -48,8 +47,8 @@ def matrices(model: nn.Module) -> list[Matrix]:
     >>> matrices(nn.ModuleDict({"embed": nn.Embedding(9, 4), "layer": nn.Linear(4, 3)}))
     [Matrix(outputs=3, inputs=4, trained=True, is_head=False, used=1.0)]
     """
-    get_head = getattr(causal_model(model), "get_output_embeddings", lambda: None)
-    head = get_head()
+    get_head = getattr(_inner(model), "get_output_embeddings", None)
+    head = get_head() if get_head is not None else None
     in_head = {id(module) for module in head.modules()} if head is not None else set()
     experts, share = _experts(model)
     found = []
@@ -198,8 +197,14 @@ def _experts(model: nn.Module) -> tuple[int, float]:
 
 def text_config(model: nn.Module) -> Any:
     """The configuration of the language model; None for a module without one."""
-    config = getattr(causal_model(model), "config", None)
+    config = getattr(_inner(model), "config", None)
     return config.get_text_config() if config is not None else None
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    """Without the wrapper of an adapter."""
+    get_base = getattr(model, "get_base_model", None)
+    return get_base() if get_base is not None else model
 
 
 def _attention_flops(model: nn.Module, trees: Sequence[Tree]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from likelier.models.noise import Silenced, silence_noise
 from likelier.objectives import Objective, check_options, resolve, with_sft
 from likelier.scoring.cache import LogpCache, default_folder
 from likelier.scoring.equality import Choice, choose_way
+from likelier.scoring.halfway import settle_halfway
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import branch_sums, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
@@ -129,6 +131,13 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
     choice = choose_way(policy)
     if choice.why:
         say(f"{loaded.name}: trees go as {_WAYS[choice.way]} ({choice.why})")
+    if precision == "bfloat16" and config.lora_rank is None and not is_adapted(policy):
+        share = settle_halfway(policy.parameters())
+        if share:
+            say(
+                f"{share:.1%} of the weights lie exactly halfway between two bfloat16 numbers (a dequantised"
+                " checkpoint); they start at the one that they round to"
+            )
     start = b""
     if config.lora_rank is not None:
         with Scorer(policy, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head) as base:
@@ -143,16 +152,16 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
         say(
             f"LoRA of rank {config.lora_rank}: learning rate {peak_rate(config):g}, ten times that of full training"
         )
-        if not adapter_is_start(policy):
-            start = b""
+        # Layers with an adapter are computed one by one, those without in fused kernels: other last bits. So the
+        # start is the base's content and the adapted layers; neither rank nor seed moves a bit while B is 0.
+        adapted = sorted(name for name, _ in policy.named_modules() if name.endswith(".lora_B"))
+        start = sha256(start + repr(adapted).encode()).digest() if adapter_is_start(policy) else b""
     elif not is_adapted(policy):
         for parameter in policy.parameters():
             parameter.requires_grad_(True)
     if config.gradient_checkpointing:
         _checkpoint_activations(policy, loaded.name)
     scorer = Scorer(policy, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head)
-    if config.max_tokens is not None:
-        scorer.max_tokens = config.max_tokens
     return Policy(
         policy,
         loaded.tokenizer,
