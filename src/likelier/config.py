@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _one_line(error: ValidationError) -> str:
     """The first fault of a pydantic error in our words, naming the flag."""
     fault = error.errors()[0]
-    name = ".".join(str(part) for part in fault["loc"][:1]).replace("_", "-")
+    name = ".".join(str(part) for part in fault["loc"][:1]).rstrip("_").replace("_", "-")
     message = fault["msg"].removeprefix("Value error, ")
     if not name:
         return message

@@ -18,8 +18,9 @@ def test_only_halfway_weights_move_and_products_see_no_difference() -> None:
     assert torch.equal(weight[2000:], before[2000:])
     assert torch.equal(weight[1000:2000], before[1000:2000].bfloat16().float())
     # The point of it: a tiny update no longer tips them all.
-    assert torch.equal((weight + 1e-9).bfloat16(), weight.bfloat16())
-    assert not torch.equal((before + 1e-6 * spacing.repeat(3)).bfloat16(), before.bfloat16())
+    assert torch.equal((weight + 1e-9).bfloat16()[:2000], weight.bfloat16()[:2000])
+    tipped = (before[1000:2000] + 1e-3 * spacing).bfloat16() != before[1000:2000].bfloat16()
+    assert tipped.float().mean() > 0.3
 
 
 def test_a_model_with_few_of_them_is_left_alone_bit_for_bit() -> None:

@@ -36,7 +36,9 @@ def opened(path: Path, *, resume: bool = False, overwrite: bool = False) -> RunF
 def test_a_folder_with_a_run_in_it_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path / "run") as folder:
         folder.log({"step": 1})
-    with pytest.raises(UsageError, match=r"exists already; --resume goes on with it, --overwrite starts anew"):
+    with pytest.raises(
+        UsageError, match=r"exists already; --resume goes on with it, --overwrite starts anew"
+    ):
         opened(tmp_path / "run")
     with opened(tmp_path / "run", resume=True) as folder:
         assert folder.lines() == [{"step": 1}]
@@ -91,7 +93,12 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -
 
 def test_leavings_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     opened(tmp_path).__exit__()
-    for name in ("checkpoints/.step-4.0a1b.new", ".model.0a1b.new", ".model.0a1b.old", "checkpoints/.best.ff.old"):
+    for name in (
+        "checkpoints/.step-4.0a1b.new",
+        ".model.0a1b.new",
+        ".model.0a1b.old",
+        "checkpoints/.best.ff.old",
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "weights.safetensors").write_text("half")
     (tmp_path / ".metrics.jsonl.4242.partial").write_text("half")
@@ -227,7 +234,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(
         patch.setattr(*((checkpoint, "save_file") if call == "save_file" else (folders.os, "fsync")), fail)
         with pytest.raises(WorkError, match="step-2") as caught:
             save(folder, model, optimizer, 2)
-    words = {errno.ENOSPC: "disk is full", errno.EROFS: "cannot be written", errno.EIO: "could not be written"}
+    words = {
+        errno.ENOSPC: "disk is full",
+        errno.EROFS: "cannot be written",
+        errno.EIO: "could not be written",
+    }
     assert words[number] in str(caught.value)
     assert contents(folder) == before
     load_checkpoint(folder / "step-1", model, optimizer)
@@ -266,7 +277,11 @@ def test_a_disk_that_really_is_full(tmp_path: Path, tiny_llama: Path) -> None:
     words = [str(tmp_path / "disk"), "dpo", "--model", str(tiny_llama), "--data", str(data)]
     words += ["--checkpoint-every", "1", "--batch-size", "3", "--precision", "float32"]
     done = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", FULL, *words], capture_output=True, text=True, cwd=ROOT, timeout=120
+        ["unshare", "-m", sys.executable, "-c", FULL, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "(1, ['step-1'])"

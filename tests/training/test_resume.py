@@ -77,6 +77,7 @@ class Case:
         self.tmp = tmp
         data = write_rows(tmp / "data.jsonl", rows)
         held_out = write_rows(tmp / "eval.jsonl", pairs(4, seed=9))
+        prompts = write_rows(tmp / "prompts.jsonl", [{"prompt": "the cat sat on"}, {"prompt": "please"}])
         self.words = [
             *("dpo", "--model", str(model), "--data", str(data), "--eval-data", str(held_out)),
             *("--eval-every", "3", "--keep-best", "eval/loss", "--checkpoint-every", "2"),
@@ -90,6 +91,7 @@ class Case:
                 "--precision",
                 "float32",
             ),
+            *("--sample-prompts", str(prompts), "--sample-every", "5"),
             *("--max-tokens", "64", "--schedule", "linear", "--warmup-steps", "3"),
             *more,
         ]
@@ -108,7 +110,7 @@ class Case:
         expected, found = contents(whole / "checkpoints"), contents(other / "checkpoints")
         assert sorted(found) == sorted(expected)
         assert {n for n in expected if found[n] != expected[n]} == set()
-        for file in ("model/model.safetensors", "model/config.json", "examples.txt"):
+        for file in ("model/model.safetensors", "model/config.json", "examples.txt", "samples.jsonl"):
             assert (other / file).read_bytes() == (whole / file).read_bytes(), file
         left = [path.name for path in other.rglob(".*") if not path.name.startswith(".lock")]
         assert left == []

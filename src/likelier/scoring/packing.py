@@ -9,6 +9,8 @@ it as a list of `Span`s: where a node's tokens lie, and where those of its ances
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -107,25 +109,36 @@ def make_pack(trees: Sequence[Tree]) -> Pack:
 def pack_trees(trees: Sequence[Tree], *, max_tokens: int) -> list[list[int]]:
     """Group `trees` into packs of at most `max_tokens` tokens; returns indices into `trees`.
 
-    Longest first, each into the fullest pack that still has room: few packs, filled well. A tree over the
-    budget stands alone (`split_tree` cuts it first). The same trees always give the same packs.
+    Longest first, each into the fullest pack that still has room: as few packs as that gives, then filled evenly,
+    since memory is that of the largest. A tree over the budget stands alone (`split_tree` cuts it first). The same
+    trees always give the same packs.
 
     >>> from likelier.data.trees import tree_of
     >>> pack_trees([tree_of([1] * n, [[2]]) for n in (3, 6, 2)], max_tokens=8)
     [[1], [0, 2]]
     """
+    sizes = [tree.num_tokens for tree in trees]
+    packs = _filled(sizes, max_tokens)
+    even = math.ceil(sum(sizes) / max(1, len(packs)))
+    for budget in (even + even * slack // 100 for slack in (1, 3, 6, 12, 25)):
+        if budget < max_tokens and len(evener := _filled(sizes, budget)) == len(packs):
+            return evener
+    return packs
+
+
+def _filled(sizes: Sequence[int], budget: int) -> list[list[int]]:
     packs: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(trees)), key=lambda i: (-trees[i].num_tokens, i)):
-        need = trees[index].num_tokens
-        fits = [p for p, left in enumerate(room) if left >= need]
-        if fits:
-            best = min(fits, key=lambda p: room[p])
-            packs[best].append(index)
-            room[best] -= need
+    # (tokens left, pack), sorted: the fullest pack with room is found by bisection.
+    rooms: list[tuple[int, int]] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        at = bisect.bisect_left(rooms, (sizes[index], -1))
+        if at < len(rooms):
+            room, pack = rooms.pop(at)
+            packs[pack].append(index)
         else:
+            room, pack = budget, len(packs)
             packs.append([index])
-            room.append(max_tokens - need)
+        bisect.insort(rooms, (room - sizes[index], pack))
     return packs
 
 

@@ -40,12 +40,6 @@ class Identity:
 
     def require(self, other: Identity) -> None:
         """Raises `UsageError` naming the first difference from a checkpoint's identity `other`."""
-        if self.data != other.data:
-            raise UsageError(
-                "--resume: the data has changed since this run began; start a new run in another --out"
-            )
-        if self.start != other.start:
-            raise UsageError("--resume: the starting model or reference has changed since this run began")
         for name in sorted({*self.settings, *other.settings}):
             mine, theirs = self.settings.get(name), other.settings.get(name)
             if mine != theirs:
@@ -53,6 +47,14 @@ class Identity:
                 raise UsageError(
                     f"--resume: --{flag} was {theirs} when this run began and is {mine} now; give the same,"
                     " or start a new run in another --out"
+                )
+        for what, mine, theirs in (
+            ("content of --data", self.data, other.data),
+            ("content of --model or --reference", self.start, other.start),
+        ):
+            if mine != theirs:
+                raise UsageError(
+                    f"--resume: the {what} has changed since this run began; start a new run in another --out"
                 )
 
 
@@ -88,9 +90,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def read_state(checkpoint: Path) -> tuple[Position, Identity]:
-    """Position and identity of a checkpoint."""
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    return Position(**state["position"]), Identity(**state["identity"])
+    """Position and identity of a checkpoint.
+
+    Raises:
+        UsageError: the checkpoint is damaged.
+    """
+    try:
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        return Position(**state["position"]), Identity(**state["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(checkpoint, error) from None
 
 
 def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -103,9 +112,14 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.O
         load_weights(checkpoint / "weights.safetensors", model)
         _load_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
     except (SafetensorError, OSError, KeyError) as error:
-        raise UsageError(
-            f"the checkpoint {checkpoint} is damaged ({error}); delete it and --resume from the one before"
-        ) from None
+        raise _damaged(checkpoint, error) from None
+
+
+def _damaged(checkpoint: Path, error: Exception) -> UsageError:
+    return UsageError(
+        f"the checkpoint {checkpoint} is damaged ({' '.join(str(error).split())});"
+        " delete it and --resume from the one before"
+    )
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import yaml
 
+from likelier.config import read_yaml
 from likelier.errors import UsageError, WorkError
 from likelier.manifest import write_whole
 from likelier.models.folders import work_error
@@ -40,7 +41,7 @@ class RunFolder:
         self.path = path
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {path} is a file; choose a folder")
-        if path.is_dir() and any(path.iterdir()) and not (resume or overwrite):
+        if path.is_dir() and _holds_something(path) and not (resume or overwrite):
             raise UsageError(f"{path} exists already; --resume goes on with it, --overwrite starts anew")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -48,8 +49,7 @@ class RunFolder:
             if overwrite:
                 self._clear()
             self.checkpoints.mkdir(exist_ok=True)
-            for left in [*self.checkpoints.glob(".*.new"), *path.glob(".*.new")]:
-                shutil.rmtree(left, ignore_errors=True)
+            self._clear_leavings()
         except OSError as error:
             raise work_error(error, path) or error from None
 
@@ -77,6 +77,12 @@ class RunFolder:
         """Every setting, resolved."""
         text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
         write_whole(self.path / "config.yaml", text)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings as they were resolved when the run began; empty before that."""
+        path = self.path / "config.yaml"
+        return read_yaml(path) if path.exists() else {}
 
     def write(self, name: str, text: str) -> None:
         """A file of the run, whole or not at all."""
@@ -125,17 +131,27 @@ class RunFolder:
 
     def _take_lock(self) -> sqlite3.Connection:
         # A lock of SQLite is the operating system's: it ends with the process, however that ends, everywhere.
-        lock = sqlite3.connect(self.path / ".lock", timeout=0, isolation_level=None)
+        lock = None
         try:
+            lock = sqlite3.connect(self.path / ".lock", timeout=0, isolation_level=None)
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            lock.close()
+            if lock is not None:
+                lock.close()
             if "locked" in str(error):
                 raise UsageError(
                     f"another process is writing {self.path}; wait for it or choose another --out"
                 ) from None
             raise WorkError(f"{self.path} cannot be written ({error}); choose another --out") from None
         return lock
+
+    def _clear_leavings(self) -> None:
+        """What a killed process was writing, or was about to delete."""
+        for folder in (self.path, self.checkpoints):
+            for left in [*folder.glob(".*.new"), *folder.glob(".*.old")]:
+                shutil.rmtree(left, ignore_errors=True)
+        for left in self.path.glob(".*.partial"):
+            left.unlink(missing_ok=True)
 
     def _clear(self) -> None:
         for entry in self.path.iterdir():
@@ -145,6 +161,14 @@ class RunFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether anything lies there but what opening a run folder makes: a start that failed is no run."""
+    return any(
+        not entry.name.startswith(".lock") and not (entry.name == "checkpoints" and not any(entry.iterdir()))
+        for entry in path.iterdir()
+    )
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

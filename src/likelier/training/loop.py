@@ -16,6 +16,7 @@ from torch import Tensor
 
 from likelier.data.showing import plain_examples
 from likelier.manifest import versions
+from likelier.models.adapters import is_adapted
 from likelier.models.cards import model_card
 from likelier.models.saving import save_model
 from likelier.scoring.scorer import Scorer
@@ -93,7 +94,8 @@ class Training:
                 line = self._step()
                 self._log(line)
                 progress.step(line)
-                if self._due(self.config.eval_every):
+                # The last evaluation comes before the last checkpoint, which then knows the best step.
+                if self._due(self.config.eval_every) or self._ended():
                     self._evaluate()
                 if self._due(self.config.sample_every):
                     self._sample()
@@ -120,7 +122,10 @@ class Training:
             checkpointing=config.gradient_checkpointing,
         )
         every_tree = [*self.plan.trees, *self.data.evaluation]
-        scorer.max_tokens = config.max_tokens or choose_max_tokens(
+        # Chosen once: another split of a step would sum its gradient in another order.
+        before = self.folder.config.get("max_tokens") if self.folder and config.resume else None
+        chosen = config.max_tokens or before
+        scorer.max_tokens = chosen or choose_max_tokens(
             needed,
             longest=longest_path(every_tree),
             device=scorer.device,
@@ -370,9 +375,12 @@ class Training:
     def _due(self, every: int | None) -> bool:
         return every is not None and self.position.step % every == 0
 
+    def _ended(self) -> bool:
+        return bool(self.data.evaluation) and self.position.step == self.plan.total
+
     def _evaluated_now(self) -> bool:
-        last = self.result.metrics[-1] if self.result.metrics else {}
-        return "eval/loss" in last and last["step"] == self.position.step
+        step = self.position.step
+        return any("eval/loss" in line and line["step"] == step for line in self.result.metrics)
 
     def _resolved(self) -> dict[str, Any]:
         values = self.config.model_dump(mode="json")
@@ -393,7 +401,7 @@ class Training:
             data=self.data.hashes,
             settings=self._resolved(),
             results=_results(self.result.metrics),
-            adapter=self.config.lora_rank is not None and not self.config.merge,
+            adapter=is_adapted(self.policy.model) and not self.config.merge,
         )
 
     def _manifest(self) -> dict[str, Any]:

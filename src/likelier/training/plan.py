@@ -71,7 +71,8 @@ def identity(config: TrainingConfig, data: Data, policy: Policy, reference_diges
     """What a checkpoint of this run belongs to."""
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in UPDATE_FREE}
     settings["data"] = [str(item) for item in settings["data"]]
-    settings["precision"] = policy.precision
+    # As resolved: a default that is now written out is no change.
+    settings |= {"precision": policy.precision, "learning_rate": peak_rate(config)}
     return Identity(data.content_hash, f"{policy.digest.hex()} {reference_digest.hex()}", settings)
 
 
