@@ -35,7 +35,7 @@ STAGES: dict[str, Stage] = {
     ),
     "score": Stage(
         "log-probs of answers, and rewards against a reference",
-        "likelier.stages.score:ScoreConfig",
+        "likelier.stages.score_config:ScoreConfig",
         "likelier.stages.score:main",
     ),
     "dpo": Stage(

@@ -105,7 +105,7 @@ def train(
     loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)
     with contextlib.ExitStack() as stack:
         folder = None
-        if config.out is not None:
+        if config.out is not None and not config.dry_run:
             folder = stack.enter_context(
                 RunFolder(config.out, resume=config.resume, overwrite=config.overwrite)
             )

@@ -1,0 +1,41 @@
+"""The settings of `likelier score`; imports nothing heavy, since the command line lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from likelier.config import StageConfig
+
+
+class ScoreConfig(StageConfig):
+    """The settings of `likelier score`."""
+
+    model: str = Field(
+        "smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)"
+    )
+    data: list[str] = Field(description="rows with completions: a file, a datasets folder or a hub name")
+    reference: str | None = Field(
+        None, description="a model to compare with: adds reference_logps and rewards"
+    )
+    beta: PositiveFloat = Field(0.1, description="of the rewards")
+    out: Path | None = Field(None, description="where the lines go; stdout unless given")
+    format: str | None = Field(None, description="format of the rows, where their columns do not tell")
+    columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
+    as_: Literal["text", "messages"] = Field(
+        "text", description="read plain strings as raw text or as chat messages"
+    )
+    max_length: PositiveInt | None = Field(None, description="tokens of an answer with its prompt, at most")
+    cut_answers: bool = Field(
+        False, description="cut answers that are too long, rather than refuse their rows"
+    )
+    allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
+    skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
+    max_tokens: PositiveInt = Field(2048, description="tokens per forward")
+    precision: Literal["bfloat16", "float32", "float64"] | None = Field(
+        None, description="bfloat16 where the processor has it, else float32"
+    )
+    trust_remote_code: bool = Field(False, description="run Python files that come with the model")
+    json_: bool = Field(False, description="print a summary as one JSON object on stdout")
