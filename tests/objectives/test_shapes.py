@@ -38,7 +38,12 @@ def test_scoring_is_held_to_its_shapes_too():
         sum_branches(torch.zeros(3, 1), [3])
 
 
-def test_every_loss_of_the_table_is_checked():
-    for objective in OBJECTIVES.values():
-        with pytest.raises(TypeCheckError):
-            objective.function(torch.zeros(3, 2, dtype=torch.int64), PAIRS, PAIRS, "not a number")
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=list(OBJECTIVES))
+def test_every_loss_of_the_table_is_checked(objective):
+    """Called rightly but for the lengths, which belong to other rows."""
+    labels = {"ranking": {"ranks": PAIRS.long()}, "scores": {"scores": PAIRS}}.get(objective.kind, {})
+    if labels:
+        labels["mask"] = PAIRS == 0
+    objective.function(PAIRS, PAIRS, torch.ones(3, 2), 0.1, **labels)
+    with pytest.raises(TypeCheckError, match="lengths"):
+        objective.function(PAIRS, PAIRS, torch.ones(4, 2), 0.1, **labels)

@@ -134,6 +134,11 @@ def test_each_fault_finds_its_way_and_is_exact_on_it(family, way):
     assert gradient_error(ours.gradients, expected.gradients) < 1e-5
 
 
+@pytest.mark.parametrize(("family", "calls"), [(LosesTheTree, 0), (LosesTheTreeOnce, 1)])
+def test_layers_that_never_saw_the_tree_are_counted(family, calls):
+    assert f"{calls} of 2 layers called it" in choose_way(build(family)).why
+
+
 @pytest.mark.parametrize("way", ["tree", "mask"])
 @pytest.mark.parametrize("family", [Leaky, FlatWindow])
 def test_the_refused_ways_are_wrong_indeed(family, way):

@@ -55,7 +55,7 @@ def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
 
 def test_a_start_that_failed_leaves_nothing_in_the_way(tmp_path: Path, tokenizer: Any) -> None:
     """A wrong path, a mistyped column: the next try needs no --overwrite."""
-    with pytest.raises(Exception, match="none.jsonl"):
+    with pytest.raises(Exception, match=r"none\.jsonl"):
         train(model_of(tokenizer), str(tmp_path / "none.jsonl"), tokenizer, out=tmp_path / "run")
     run = train(model_of(tokenizer), pairs(3), tokenizer, out=tmp_path / "run")
     assert len(run.metrics) == 1
@@ -128,10 +128,10 @@ def test_numbers_that_json_does_not_have_are_null(tmp_path: Path) -> None:
 
 AS_NOBODY = """
 import os, sys
-os.setgid(65534); os.setuid(65534)
 from pathlib import Path
 from likelier.errors import LikelierError
 from likelier.training.folder import RunFolder
+os.setgid(65534); os.setuid(65534)
 for path in sys.argv[1:]:
     try:
         RunFolder(Path(path), resume=True, overwrite=False)
@@ -153,12 +153,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             [sys.executable, "-c", AS_NOBODY, str(place / "run"), str(place / "new")],
             capture_output=True,
             text=True,
-            cwd="/",
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            cwd=ROOT,
             timeout=120,
         )
-    if "Permission denied" in done.stderr and "python" in done.stderr:
-        pytest.skip("this Python itself is not readable for other users")
     first, second = done.stdout.splitlines()
     assert first.startswith(f"WorkError {place / 'run'}")
     assert "cannot be written" in first
@@ -210,9 +207,13 @@ def test_a_damaged_checkpoint_is_named(file: str, how: str, tmp_path: Path) -> N
     place = save(folder, model, optimizer, 1)
     whole = (place / file).read_bytes()
     (place / file).write_bytes(b"" if how == "empty" else whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match=r"step-1 is damaged.*delete it and --resume from the one before"):
+
+    def come_back() -> None:
         read_state(place)
         load_checkpoint(place, model, optimizer)
+
+    with pytest.raises(UsageError, match=r"step-1 is damaged.*delete it and --resume from the one before"):
+        come_back()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
@@ -248,7 +249,7 @@ FULL = """
 import subprocess, sys
 from pathlib import Path
 place = Path(sys.argv[1])
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "none", str(place)], check=True)
 words = [*sys.argv[2:], "--out", str(place / "run")]
 from likelier import cli
 code = cli.main(words)
@@ -269,7 +270,7 @@ def can_mount() -> bool:
 
 @pytest.mark.skipif(not can_mount(), reason="a small disk of our own needs root and Linux")
 def test_a_disk_that_really_is_full(tmp_path: Path, tiny_llama: Path) -> None:
-    """A disk of a megabyte holds one checkpoint of half a megabyte, and no second one."""
+    """A disk of 800 kB holds one checkpoint of half a megabyte, and no second one."""
     from tests.training.support import write_rows
 
     data = write_rows(tmp_path / "data.jsonl", pairs(9))

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-ROWS = 512
+ROWS = 256
 
 
 class Kernels:

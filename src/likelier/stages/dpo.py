@@ -101,7 +101,6 @@ def train(
 ) -> Run:
     """The stage: prepare, then step after step until the plan is done."""
     require_single_process("dpo")
-    keep_freed_memory()
     loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)
     with contextlib.ExitStack() as stack:
         folder = None
@@ -126,6 +125,7 @@ def train(
         training.describe()
         if config.dry_run:
             return training.finished("dry run")
+        keep_freed_memory()
         training.score_reference(inputs.reference)
         return training.run()
 

@@ -47,17 +47,18 @@ def deterministic() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next pack, rather than give it back and fault it in again.
+    """Give back what loading left free, then have glibc keep what is freed for the next pack.
 
     Its own rule moves the limit above which blocks are mapped one by one as it sees larger ones; fragmented, a run
     then takes a tenth more memory and time (docs/log.md). Elsewhere than on Linux with glibc this does nothing.
     """
     if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 25)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 class StopRequest:
