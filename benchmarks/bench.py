@@ -77,7 +77,9 @@ def main() -> None:
     )
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--rate-rows", type=int, default=2048, help="tokens per micro-batch for the rate")
-    arguments.add_argument("--only", default="", help="rows whose key contains this, or one of these, comma-separated")
+    arguments.add_argument(
+        "--only", default="", help="rows whose key contains this, or one of these, comma-separated"
+    )
     options = arguments.parse_args()
     if not options.trl_python.exists():
         raise SystemExit(

@@ -40,8 +40,8 @@ def draw(lines: Sequence[Figures], fixed_gb: float, path: Path) -> None:
         bars(speed, chosen, [line.pairs_per_second for line in chosen], "{:.2f}")
         bars(memory, chosen, [line.peak_gb for line in chosen], "{:.1f}")
         memory.axvline(fixed_gb, color="#c0392b", linewidth=1, linestyle="--")
-        speed.set_title(f"{TITLES[data]}: pairs/s, reference pass included", fontsize=9, loc="left")
-        memory.set_title("peak GB (dashed: weights, gradients, optimiser)", fontsize=9, loc="left")
+        speed.set_title(f"{TITLES[data]}: pairs/s", fontsize=9, loc="left")
+        memory.set_title("peak GB (dashed: fixed state)", fontsize=9, loc="left")
     for suffix in (".svg", ".png"):
         figure.savefig(
             path.with_suffix(suffix), dpi=150, metadata={"Date": None} if suffix == ".svg" else None

@@ -32,6 +32,29 @@ class StageConfig(BaseModel):
             raise UsageError(_one_line(error)) from None
 
 
+def named(value: Any) -> Any:
+    """A model, reference or loss as a configuration names it: one in memory by its type.
+
+    >>> named(None), named(Path("a")), named({})
+    (None, 'a', '<dict>')
+    """
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Path) else f"<{type(value).__name__}>"
+
+
+def named_data(data: Any) -> list[str]:
+    """Data as a configuration names it: paths and hub names as they are, rows in memory as `<rows>`.
+
+    >>> named_data("a.jsonl"), named_data([{"prompt": "a"}]), named_data(None)
+    (['a.jsonl'], ['<rows>'], [])
+    """
+    if data is None:
+        return []
+    paths = isinstance(data, list) and data and all(isinstance(item, (str, Path)) for item in data)
+    return [str(item) if isinstance(item, (str, Path)) else "<rows>" for item in (data if paths else [data])]
+
+
 def nearest(word: str, known: Any) -> str:
     """A hint that names the closest known word, or nothing.
 

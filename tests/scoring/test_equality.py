@@ -34,7 +34,18 @@ class Leaky(LlamaForCausalLM):
 
 
 class FaintlyLeaky(Leaky):
-    strength = 0.001
+    """By a few 1e-5 of the log-probs, and past the twelfth token: the check on the real weights ends there."""
+
+    strength = 0.0003
+
+    def __init__(self, config):
+        LlamaForCausalLM.__init__(self, config)
+        self.model.layers[0].register_forward_pre_hook(
+            lambda module, args: (
+                torch.cat([args[0][:, :12], shift(args[0], self.strength)[:, 12:]], 1),
+                *args[1:],
+            )
+        )
 
 
 def replace_mask(model, change):

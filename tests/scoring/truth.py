@@ -59,6 +59,8 @@ def plain_row(model: nn.Module, tree: Tree, branch: int) -> Tensor:
     row = torch.from_numpy(np.concatenate([node.tokens for node in path]).astype(np.int64))
     before = sum(len(node.tokens) for node in path[:-1])
     where = before + torch.from_numpy(np.flatnonzero(path[-1].scored))
+    if not len(where):
+        return torch.zeros(0, dtype=next(model.parameters()).dtype)
     logits = model(input_ids=row[None], use_cache=False).logits[0]
     logps = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     return logps[where - 1, row[where]]

@@ -50,6 +50,12 @@ class Silenced:
             for owner, name, value in quiet:
                 setattr(owner, name, value)
 
+    def undo(self) -> None:
+        """Put everything back for good: for a model that its owner goes on with."""
+        for owner, name, value in reversed(self.changes):
+            setattr(owner, name, value)
+        self.changes.clear()
+
 
 def silence_noise(model: nn.Module) -> Silenced:
     """Set every dropout and router jitter to 0; switch the key-value cache and the balancing loss off.

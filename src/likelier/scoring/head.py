@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import PretrainedConfig
 
@@ -68,7 +69,10 @@ class TokenLogps(torch.autograd.Function):
         shape: LogitShape,
         *parameters: Tensor,
     ) -> Tensor:
-        rows = hidden.to(weights.dtype)
+        # Whole blocks: over a single row a sum is shared out between threads, in another order.
+        spare = -len(hidden) % _ELEMENT_ROWS
+        rows = F.pad(hidden, (0, 0, 0, spare)).to(weights.dtype)
+        targets = F.pad(targets, (0, spare))
         logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
         for block, logits in _blocks(rows, weights, shape):
             peak = logits.amax(1, keepdim=True)
@@ -77,11 +81,11 @@ class TokenLogps(torch.autograd.Function):
             logps[block] = target - logits.sub_(peak).exp_().sum(1).log_()
         ctx.save_for_backward(rows, targets)
         ctx.weights, ctx.shape, ctx.dtype = weights, shape, hidden.dtype
-        return logps
+        return logps[: len(hidden)]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        rows, targets = ctx.saved_tensors
+        rows, targets = (saved[: len(grad)] for saved in ctx.saved_tensors)
         weights: WorkingWeights = ctx.weights
         grad_rows = torch.empty_like(rows)
         totals: list[Tensor | None] = [None] * len(weights.parameters)

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likelier.config import named, named_data
 from likelier.models.loading import load_model
+from likelier.scoring.limits import require_context
 from likelier.training.config import DpoConfig
 from likelier.training.folder import RunFolder
 from likelier.training.loop import OnStep, Training
@@ -63,14 +65,14 @@ def dpo(
     0.6931471805599453
     """
     inputs = _Inputs(model, data, reference, eval_data, tokenizer, loss)
-    named = {"out": out, "beta": beta, "reference": _name(reference), **config}
+    values = {"out": out, "beta": beta, "reference": named(reference), **config}
     settings = DpoConfig.build(
         {
-            **{key: value for key, value in named.items() if value is not None},
-            "model": _name(model),
-            "data": _names(data),
-            "eval_data": _names(eval_data),
-            "loss": loss if isinstance(loss, str) else _name(loss),
+            **{key: value for key, value in values.items() if value is not None},
+            "model": named(model),
+            "data": named_data(data),
+            "eval_data": named_data(eval_data),
+            "loss": named(loss),
         }
     )
     return train(settings, inputs, on_step=on_step, say=lambda text: None, quiet=True)
@@ -114,10 +116,11 @@ def train(
                 return Run(done.model, done.tokenizer, folder.lines(), folder=config.out)
         stack.enter_context(deterministic())
         policy = load_policy(config, inputs.model, inputs.tokenizer, say=say)
-        stack.callback(policy.scorer.close)
+        stack.callback(policy.give_back)
         data = load_data(
             config, inputs.data, inputs.eval_data, policy.tokenizer, need=need_of(loss.objective)
         )
+        require_context(policy.model, [*data.train, *data.evaluation], name=policy.name)
         plan = Plan.of(config, data)
         for note in data.notes:
             say(note)
@@ -128,18 +131,3 @@ def train(
         keep_freed_memory()
         training.score_reference(inputs.reference)
         return training.run()
-
-
-def _name(value: Any) -> Any:
-    """A model, reference or loss as the configuration names it."""
-    if value is None or isinstance(value, str):
-        return value
-    return str(value) if isinstance(value, Path) else f"<{type(value).__name__}>"
-
-
-def _names(data: Any) -> list[str]:
-    """Data as the configuration names it: paths and hub names as they are, rows as `<rows>`."""
-    if data is None:
-        return []
-    items = data if isinstance(data, list) and all(isinstance(item, (str, Path)) for item in data) else [data]
-    return [str(item) if isinstance(item, (str, Path)) else "<rows>" for item in items]

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from likelier.config import named, named_data
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
 from likelier.data.faults import Fault
@@ -23,10 +24,11 @@ from likelier.data.records import Record
 from likelier.data.trees import Tree
 from likelier.errors import DataError
 from likelier.manifest import file_hash, write_manifest, write_whole
-from likelier.models.loading import load_model
+from likelier.models.loading import Loaded, load_model
 from likelier.models.noise import silence_noise
 from likelier.scoring.cache import LogpCache, default_folder
 from likelier.scoring.equality import choose_way
+from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import branch_sums, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
@@ -57,12 +59,8 @@ def score(
     >>> score("smollm2", [{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])[0]["lengths"]  # doctest: +SKIP
     [3, 3]
     """
-    named = {
-        "model": str(model),
-        "reference": None if reference is None else str(reference),
-        "data": [str(data)],
-    }
-    settings = ScoreConfig.build(named | {"out": None if out is None else Path(out)} | config)
+    values = {"model": named(model), "reference": named(reference), "data": named_data(data)}
+    settings = ScoreConfig.build(values | {"out": None if out is None else Path(out)} | config)
     return _score(settings, model, data, reference, tokenizer, say=lambda text: None)
 
 
@@ -93,7 +91,7 @@ def _score(
         trust_remote_code=config.trust_remote_code,
     )
     records, trees = _read(config, data, loaded.tokenizer, say)
-    logps = _sums(loaded.model, trees, config, precision)
+    logps = _sums(loaded, trees, config, precision)
     referenced = None
     if reference is not None:
         other = load_model(
@@ -103,7 +101,7 @@ def _score(
             device=default_device(),
             trust_remote_code=config.trust_remote_code,
         )
-        referenced = _sums(other.model, trees, config, precision)
+        referenced = _sums(other, trees, config, precision)
     lines = list(_lines(records, trees, logps, referenced, config.beta))
     if config.out is not None:
         write_whole(config.out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -145,9 +143,14 @@ def _read(
 
 
 @torch.no_grad()
-def _sums(model: Any, trees: Sequence[Tree], config: ScoreConfig, precision: Precision) -> list[list[float]]:
+def _sums(
+    loaded: Loaded, trees: Sequence[Tree], config: ScoreConfig, precision: Precision
+) -> list[list[float]]:
     """Per tree and branch the log-prob, through the cache that training shares."""
-    silence_noise(model)
+    model = loaded.model
+    require_masters(model, precision)
+    require_context(model, trees, name=loaded.name)
+    silenced = silence_noise(model)
     choice = choose_way(model)
     with (
         Scorer(
@@ -160,6 +163,7 @@ def _sums(model: Any, trees: Sequence[Tree], config: ScoreConfig, precision: Pre
         LogpCache(default_folder()) as cache,
     ):
         logps = reference_logps(scorer, trees, cache=cache, digest=model_digest(scorer))
+    silenced.undo()
     return [branch_sums(own).tolist() for own in logps]
 
 

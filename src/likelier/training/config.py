@@ -105,7 +105,8 @@ class TrainingConfig(StageConfig):
     @classmethod
     def _fill_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
         """A preset fills what was not said."""
-        preset = PRESETS.get(values.get("preset") or "", {})
+        name = values.get("preset")
+        preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
         return {**{k: v for k, v in preset.items() if k in cls.model_fields}, **values}
 
     @model_validator(mode="after")

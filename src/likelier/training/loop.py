@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from likelier.data.showing import plain_examples
+from likelier.data.trees import Tree
 from likelier.manifest import versions
 from likelier.models.adapters import is_adapted
 from likelier.models.cards import model_card
@@ -310,8 +311,8 @@ class Training:
             read_sample_prompts(self.config.sample_prompts),
             write=self._write_sample,
             plain=scorer.plain,
-            logps=scorer.score,
-            reference_logps=None if reference is None else reference.score,
+            logps=_whole(scorer),
+            reference_logps=None if reference is None else _whole(reference),
             seed=self.config.seed,
         )
 
@@ -419,6 +420,11 @@ class Training:
             "versions": versions(),
             "command": sys.argv,
         }
+
+
+def _whole(scorer: Scorer) -> Callable[[Sequence[Tree]], list[list[Tensor]]]:
+    """Its scores, however long an answer was sampled: `max_tokens` was chosen for the data."""
+    return lambda trees: scorer.score(trees, max_tokens=max(scorer.max_tokens, longest_path(trees)))
 
 
 def _results(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:

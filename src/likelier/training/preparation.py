@@ -25,6 +25,7 @@ from likelier.objectives import Objective, check_options, resolve, with_sft
 from likelier.scoring.cache import LogpCache, default_folder
 from likelier.scoring.equality import Choice, choose_way
 from likelier.scoring.halfway import settle_halfway
+from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import branch_sums, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
@@ -57,6 +58,15 @@ class Policy:
     """Of the policy before its first update."""
     silenced: Silenced
     precision: Precision
+
+    def give_back(self) -> None:
+        """The model as its owner knows it: its own forwards, dropout and mode; only the weights have moved."""
+        self.scorer.close()
+        self.silenced.undo()
+        if self.model.training:
+            off = getattr(self.model, "activation_checkpointing_disable", None)
+            (off or self.model.gradient_checkpointing_disable)()  # type: ignore[operator]
+            self.model.eval()
 
 
 def load_data(config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any, *, need: Need) -> Data:
@@ -126,6 +136,7 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
         trust_remote_code=config.trust_remote_code,
         quantize=config.quantize,
     )
+    require_masters(loaded.model, precision)
     silenced = silence_noise(loaded.model)
     policy: Any = loaded.model
     choice = choose_way(policy)
@@ -211,7 +222,9 @@ def load_reference(
             trust_remote_code=config.trust_remote_code,
         )
         _require_same_tokens(other.model, policy)
-        silence_noise(other.model)
+        require_masters(other.model, policy.precision)
+        require_context(other.model, trees, name=other.name)
+        silenced = silence_noise(other.model)
         choice = choose_way(other.model)
         with Scorer(
             other.model,
@@ -222,6 +235,7 @@ def load_reference(
         ) as scorer:
             digest = model_digest(scorer)
             logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
+        silenced.undo()
         return [branch_sums(own) for own in logps], digest
 
 

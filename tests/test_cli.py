@@ -1,0 +1,296 @@
+"""The command line: flags, files, exit codes, one-line errors; promise 9: no option without a reader."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from likelier import __version__, cli
+from likelier.config import StageConfig
+from likelier.training.config import DpoConfig
+from tests.training.conftest import no_timing, own_cache
+from tests.training.support import pairs, write_rows
+
+__all__ = ["no_timing", "own_cache"]
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "likelier"
+
+
+def run(words: str | list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.main(words.split() if isinstance(words, str) else words)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def parse(words: str) -> DpoConfig:
+    config = cli.parse("dpo", words.split())
+    assert isinstance(config, DpoConfig)
+    return config
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("", "--help", "-h", "help"):
+        code, out, err = run(words, capsys)
+        assert (code, err) == (0, "")
+        assert all(f"\n  {stage} " in out for stage in cli.STAGES)
+    assert run("--version", capsys) == (0, f"likelier {__version__}\n", "")
+
+
+@pytest.mark.parametrize("stage", list(cli.STAGES))
+def test_a_stages_help_lists_every_flag_with_what_it_does(
+    stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run([stage, "--help"], capsys)
+    assert code == 0
+    config: type[StageConfig] = cli._load(cli.STAGES[stage].config)
+    for name, field in config.model_fields.items():
+        assert f"  {cli._flag(name)}" in out
+        assert field.description, f"{stage} {name} says nothing"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["dpo", "--help"], ["dpo", "--nonsense"], ["score", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys, likelier.cli as cli\n"
+        f"cli.main({words!r})\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'peft') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_flags_of_every_kind(tmp_path: Path) -> None:
+    config = parse("--data a.jsonl --data b.jsonl --beta=0.5 --group-prompts false --merge --lora-rank 4")
+    assert (config.data, config.beta, config.group_prompts, config.merge) == (
+        ["a.jsonl", "b.jsonl"],
+        0.5,
+        False,
+        True,
+    )
+    assert parse("--data a --merge --lora-rank 4 --seed 3").seed == 3
+    assert parse("--data a --as messages").as_ == "messages"
+    assert parse("--data a --json").json_ is True
+    assert parse("--data a --lora-rank 2 --lora-targets q_proj --lora-targets v_proj").lora_targets == [
+        "q_proj",
+        "v_proj",
+    ]
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "dpo.yaml"
+    file.write_text("data: a.jsonl\nbeta: 0.3\nlearning-rate: 1e-5\nas: messages\njson: true\nmerge: false\n")
+    config = parse(f"--config {file} --beta 0.7")
+    assert (config.data, config.beta, config.learning_rate) == (["a.jsonl"], 0.7, 1e-5)
+    assert (config.as_, config.json_, config.merge) == ("messages", True, False)
+    assert parse(f"--config={file} --data b.jsonl").data == ["b.jsonl"]
+
+
+def test_a_runs_own_config_starts_it_anew(tmp_path: Path, tiny_llama: Path, capsys: Any) -> None:
+    data = write_rows(tmp_path / "data.jsonl", pairs(4))
+    words = [
+        "dpo",
+        "--model",
+        str(tiny_llama),
+        "--data",
+        str(data),
+        "--batch-size",
+        "2",
+        "--precision",
+        "float32",
+    ]
+    assert run([*words, "--out", str(tmp_path / "a")], capsys)[0] == 0
+    config = str(tmp_path / "a" / "config.yaml")
+    assert run(["dpo", "--config", config, "--out", str(tmp_path / "b")], capsys)[0] == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("dop", "unknown command `dop`; did you mean `dpo`?; `likelier --help` lists them"),
+        ("dpo --data a --betta 0.1", "unknown flag --betta; did you mean `--beta`?"),
+        ("dpo --data a --beta", "--beta needs a value"),
+        ("dpo --data a --beta --merge", "--beta needs a value"),
+        ("dpo --data a --beta 0.1 --beta 0.2", "--beta is given twice"),
+        ("dpo --data a --beta much", "--beta: input should be a valid number"),
+        ("dpo --data a --beta 0", "--beta: input should be greater than 0 (given '0')"),
+        ("dpo --data a --merge=maybe", "--merge is true or false, not maybe"),
+        (
+            "dpo --data a --precision float16",
+            "--precision: input should be 'bfloat16', 'float32' or 'float64'",
+        ),
+        ("dpo --data a --as mesages", "--as: input should be 'text' or 'messages'"),
+        ("dpo", "--data: field required"),
+        ("dpo a.jsonl", "`a.jsonl` is no flag; settings are given as --name value"),
+        ("dpo --data a --resume", "--resume needs --out"),
+        (
+            "dpo --data a --out b --resume --overwrite",
+            "--resume goes on with a run and --overwrite deletes it",
+        ),
+        ("dpo --data a --eval-every 3", "--eval-every needs --eval-data or --eval-share"),
+        ("dpo --data a --eval-data b --eval-share 0.1", "two ways to hold rows out"),
+        ("dpo --data a --lora-alpha 3", "--lora-alpha needs --lora-rank"),
+        ("dpo --data a --config none.yaml", "cannot read the configuration none.yaml"),
+        ("dpo --data a --preset papper", "--preset: input should be 'paper'"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(words, capsys)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.startswith("likelier: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("data: a\nbetta: 1\n", "unknown setting `betta`; did you mean `beta`?"),
+        ("data: a\nlearning_rat: 1\n", "did you mean `learning_rate`?"),
+        ("- a\n", "must hold `key: value` lines at its top level, not a list"),
+        ("data: [a\n", "is not valid YAML"),
+        ("data: a\nbeta: [1]\n", "--beta: input should be a valid number"),
+        ("data: a\npreset: [paper]\n", "--preset"),
+        ("data: {a: b}\n", "--data"),
+    ],
+)
+def test_a_faulty_file_is_named(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dpo.yaml"
+    file.write_text(text)
+    code, _, err = run(["dpo", "--config", str(file)], capsys)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback() -> None:
+    words = [sys.executable, "-m", "likelier.cli", "dpo", "--betta", "1"]
+    plain = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (plain.returncode, plain.stdout) == (2, "")
+    assert "Traceback" not in plain.stderr
+    debugged = subprocess.run([*words, "--debug"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert debugged.returncode != 0
+    assert "Traceback" in debugged.stderr
+    assert "UsageError: unknown flag --betta" in debugged.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (MemoryError(), 1, "out of memory; the last checkpoint is intact. Lower --max-tokens"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "out of memory"),
+        (OSError(28, "No space left on device"), 1, "No space left on device"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+    ],
+)
+def test_the_machines_faults_are_one_line_too(
+    error: BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: Any) -> int:
+        raise error
+
+    monkeypatch.setattr("likelier.stages.dpo.main", fail)
+    found = run("dpo --data a", capsys)
+    assert found[0] == code
+    assert said in found[2]
+    assert found[2].count("\n") == 1
+
+
+def test_a_bug_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> int:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr("likelier.stages.dpo.main", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        cli.main(["dpo", "--data", "a"])
+
+
+def test_data_and_model_errors(tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_rows(tmp_path / "data.jsonl", [*pairs(2), {"prompt": "a", "chosen": " b"}])
+    for words, said in (
+        (f"--model {tiny_llama} --data {data}", "data.jsonl, row 3"),
+        (f"--model {tiny_llama} --data {tmp_path / 'none.jsonl'}", "none.jsonl"),
+        (f"--model {tmp_path / 'nowhere'} --data {data}", "nowhere"),
+        (f"--model {tiny_llama} --data {data} --loss nowhere:f", "no module `nowhere`"),
+    ):
+        code, out, err = run(f"dpo {words}", capsys)
+        assert (code, out) == (2, "")
+        assert said in err.splitlines()[-1]
+        assert "Traceback" not in err
+
+
+def test_json_prints_one_object_and_nothing_else_on_stdout(
+    tmp_path: Path, tiny_llama: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_rows(tmp_path / "data.jsonl", pairs(6))
+    words = ["dpo", "--model", str(tiny_llama), "--data", str(data), "--out", str(tmp_path / "run"), "--json"]
+    assert cli.main([*words, "--eval-share", "0.3", "--batch-size", "2"]) == 0
+    captured = capfd.readouterr()
+    assert captured.out.count("\n") == 1
+    result = json.loads(captured.out)
+    assert (result["step"], result["folder"], result["stopped"]) == (2, str(tmp_path / "run"), None)
+    assert "eval/rewards/accuracies" in result
+    assert "Traceback" not in captured.err
+
+
+def test_json_holds_no_nan(tmp_path: Path, tiny_llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write_rows(tmp_path / "data.jsonl", pairs(2))
+    words = ["dpo", "--model", str(tiny_llama), "--data", str(data), "--json", "--dry-run"]
+    assert cli.main(words) == 0
+    out = capfd.readouterr().out
+    json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert json.loads(out)["stopped"] == "dry run"
+
+
+class _Reads(ast.NodeVisitor):
+    """Settings that are read: `config.name`, `self.config.name`, or a name in a tuple walked by `getattr`."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        owner = node.value
+        name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+        if name in ("config", "settings") and isinstance(node.ctx, ast.Load):
+            self.found.add(node.attr)
+        self.generic_visit(node)
+
+    def visit_DictComp(self, node: ast.DictComp) -> None:
+        self._walked(node)
+
+    def _walked(self, node: ast.DictComp) -> None:
+        if any(isinstance(part, ast.Name) and part.id == "getattr" for part in ast.walk(node)):
+            for part in node.generators:
+                self.found |= {c.value for c in ast.walk(part.iter) if isinstance(c, ast.Constant)}
+        self.generic_visit(node)
+
+
+def settings_read() -> set[str]:
+    reads = _Reads()
+    for file in SOURCE.rglob("*.py"):
+        if file.name != "config.py":
+            reads.visit(ast.parse(file.read_text(encoding="utf-8")))
+    return reads.found
+
+
+@pytest.mark.parametrize("stage", list(cli.STAGES))
+def test_every_setting_has_a_reader(stage: str) -> None:
+    """But `preset`, which the configuration itself reads, and `loss` and `model`, which come as objects."""
+    config: type[StageConfig] = cli._load(cli.STAGES[stage].config)
+    assert set(config.model_fields) - settings_read() - {"preset"} == set()
