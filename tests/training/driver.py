@@ -14,12 +14,16 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from likelier import cli
 from likelier.scoring.scorer import Scorer
+from likelier.stages import dpo as _  # noqa: F401 (imported before the forks)
 from likelier.training import checkpoint, folder, loop
 
 
@@ -66,13 +70,15 @@ def arm(at: str, nth: int, number: int) -> None:
 
     if at == "step":
         loop.step_gradient = before(loop.step_gradient, nth, kill)
-    elif at == "forward":
-        # Counted from the first step on: the reference pass goes through `token_logps` as well.
-        Scorer.branch_logps = before(Scorer.branch_logps, nth, kill)  # type: ignore[method-assign]
-    elif at == "backward":
-        import torch
+    elif at in ("second forward", "second backward"):
+        # Inside the accumulation of the n-th step: one pack's gradient is there, the next one's is not.
+        def inside(*_: Any, **__: Any) -> None:
+            if at == "second forward":
+                Scorer.branch_logps = before(Scorer.branch_logps, 2, kill)  # type: ignore[method-assign]
+            else:
+                torch.Tensor.backward = before(torch.Tensor.backward, 2, kill)  # type: ignore[method-assign]
 
-        torch.Tensor.backward = before(torch.Tensor.backward, nth, kill)  # type: ignore[method-assign]
+        loop.step_gradient = before(loop.step_gradient, nth, inside)
     elif at == "reference":
         Scorer.token_logps = before(Scorer.token_logps, nth, kill)  # type: ignore[method-assign]
     elif at == "checkpoint":
@@ -100,8 +106,6 @@ def arm(at: str, nth: int, number: int) -> None:
 
 
 def run(job: dict[str, Any], errors: Any) -> int:
-    import torch
-
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     os.environ["LIKELIER_CACHE"] = job["cache"]
     loop.product_rate = lambda *_, **__: 1e9  # type: ignore[assignment]
@@ -121,6 +125,8 @@ def main() -> None:
                 code = 70
                 try:
                     code = run(job, errors)
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     sys.stdout.flush()
                     sys.stderr.flush()

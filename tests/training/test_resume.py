@@ -29,8 +29,8 @@ POINTS = {
     "mid-epoch 1": ("step", 4),
     "at the epoch's edge": ("step", 5),
     "mid-epoch 2": ("step", 8),
-    "between the packs of a step": ("forward", 10),
-    "between a forward and its backward": ("backward", 14),
+    "between the packs of a step": ("second forward", 4),
+    "between a forward and its backward": ("second backward", 7),
     "after a step, before its checkpoint": ("checkpoint", 2),
     "between the files of a checkpoint": ("weights", 4),
     "inside a file of a checkpoint": ("half a file", 5),
@@ -92,7 +92,7 @@ class Case:
                 "float32",
             ),
             *("--sample-prompts", str(prompts), "--sample-every", "5"),
-            *("--max-tokens", "64", "--schedule", "linear", "--warmup-steps", "3"),
+            *("--max-tokens", "44", "--schedule", "linear", "--warmup-steps", "3"),
             *more,
         ]
 
@@ -141,7 +141,7 @@ def test_pairs(tmp_path: Path, tiny_llama: Path) -> None:
 def test_four_ranked_answers(tmp_path: Path, tiny_llama: Path) -> None:
     """K = 4: the trunk's keys are expanded for four branches, whose gradients meet again."""
     case = Case(tmp_path, tiny_llama, rankings(8, answers=4), "--batch-size", "12", "--max-tokens", "128")
-    case.words.remove("64")
+    case.words.remove("44")
     case.words.remove("--max-tokens")
     resumed(case, {point: POINTS[point] for point in FEW})
 

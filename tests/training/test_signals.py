@@ -24,7 +24,7 @@ def test_stopped_and_resumed(tmp_path: Path, tiny_llama: Path) -> None:
     jobs = [case.job("whole")]
     for name, number in (("term", signal.SIGTERM), ("interrupt", signal.SIGINT)):
         # In the middle of the run's third step, where no checkpoint is due.
-        jobs.append(case.job(name, at="forward", nth=6, signal=number))
+        jobs.append(case.job(name, at="second forward", nth=3, signal=number))
         jobs.append(case.job(name, "--resume", cache="another"))
     results = run_all(jobs)
     assert [result["ended"] for result in results] == [0, 1, 0, 1, 0], results
