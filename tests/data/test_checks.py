@@ -143,3 +143,10 @@ def test_asking_twice_counts_once() -> None:
 def test_nothing_read_is_nothing_found() -> None:
     summary = TextChecks().summary()
     assert (summary.rows, summary.bias.n) == (0, 0)
+
+
+def test_answers_that_repeat_the_prompt_are_counted() -> None:
+    prompt = "Question: what is rain?\nAnswer:"
+    row = {"prompt": prompt, "chosen": f"{prompt} Water.", "rejected": f"{prompt} No."}
+    assert check(row).warnings == {"prompt in answers": 1}
+    assert not check({**row, "rejected": " No."}).warnings

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,66 @@ def test_a_hub_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch)
     ) as caught:
         raw_rows("who/what")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_another_encoding_is_one_error_and_not_a_fault_a_line(
+    encoding: str, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes('{"text": "a"}\n{"text": "b"}\n'.encode(encoding))
+    with pytest.raises(DataError, match=rf"{name} is not UTF-8 but UTF-16 or UTF-32"):
+        list(raw_rows(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(lambda: gzip.compress(gzip.compress(lines())), "compressed twice"), (parquet, r"end in \.parquet")],
+)
+def test_contents_that_belie_their_name_are_told(make: Any, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(make())
+    with pytest.raises(DataError, match=said):
+        list(raw_rows(str(path)))
+
+
+@pytest.mark.parametrize("name", ["", " ", "\0", "a\nb.jsonl", "x" * 5000 + ".jsonl"])
+def test_names_that_are_none_are_one_line(name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        raw_rows(name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 6000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_told_apart_from_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl is a pipe or a device"):
+        raw_rows(str(tmp_path / "a.jsonl"))
+
+
+def test_pictures_in_a_dataset_are_refused_by_name_and_not_decoded() -> None:
+    from datasets import Dataset, Features, Image, Value
+
+    features = Features(
+        {**dict.fromkeys(["prompt", "chosen", "rejected"], Value("string")), "image": Image()}
+    )
+    picture = {"bytes": b"no picture at all", "path": None}
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "image": picture}]
+    (fault,) = read(Dataset.from_list(rows, features=features))
+    assert isinstance(fault, Fault)
+    assert (fault.field, fault.kind) == ("image", "images")
+
+
+def test_a_dataset_that_breaks_while_it_is_read_is_a_fault() -> None:
+    from datasets import IterableDataset
+
+    def rows() -> Any:
+        yield {"text": "a"}
+        raise RuntimeError("the\nnetwork is gone")
+
+    first, fault = read(IterableDataset.from_generator(rows))
+    assert isinstance(first, Record)
+    assert isinstance(fault, Fault)
+    assert (fault.row, "the network is gone" in str(fault)) == (2, True)

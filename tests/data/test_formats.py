@@ -385,3 +385,34 @@ def test_an_unknown_format_is_named_with_its_neighbour() -> None:
     assert {"hh", "shp", "ultrafeedback", "helpsteer", "helpsteer2", "helpsteer3", "oasst"} <= {
         form.name for form in FORMATS
     }
+
+
+def test_questions_of_other_projects_are_prompts() -> None:
+    rows: list[dict[str, Any]] = [
+        {"question_id": 3, "turns": ["Why?"]},
+        {"id": "u", "instruction": "Shorten.", "instances": [{"input": "A long text.", "output": "A text."}]},
+        {"instruction": "Greet.", "instances": [{"input": "", "output": "Hi"}]},
+        {"instruction": "Add.", "input": "1 + 1"},
+    ]
+    found = [(item.id, item.prompt) for item in read(rows, format="prompts") if isinstance(item, Record)]
+    assert found == [("3", "Why?"), ("u", "Shorten.\nA long text."), ("3", "Greet."), ("4", "Add.\n1 + 1")]
+
+
+@pytest.mark.parametrize(
+    ("field", "row"),
+    [
+        ("turns", {"turns": ["a", "b"]}),
+        ("turns", {"turns": []}),
+        ("turns", {"turns": "a"}),
+        ("turns[0]", {"turns": [1]}),
+        ("instances", {"instruction": "i", "instances": "x"}),
+        ("instances[0]", {"instruction": "i", "instances": ["x"]}),
+        ("input", {"instruction": "i", "instances": [{"input": 3}]}),
+        ("instruction", {"instruction": None}),
+        ("prompt", {"question": "q"}),
+    ],
+)
+def test_questions_that_are_none_are_faults(field: str, row: dict[str, Any]) -> None:
+    (fault,) = read([row], format="prompts")
+    assert isinstance(fault, Fault)
+    assert fault.field == field

@@ -136,3 +136,33 @@ def test_no_usable_row_is_an_error(data: Any) -> None:
 def test_what_is_no_data_is_refused(data: Any) -> None:
     with pytest.raises(UsageError):
         read(data)
+
+
+def test_a_share_that_is_no_number_or_takes_nothing_is_told(tmp_path: Path) -> None:
+    name = write(tmp_path / "a.jsonl", [PAIR])
+    with pytest.raises(UsageError, match=r"a share must be .* not `half`"):
+        read(f"{name}=half")
+    with pytest.raises(DataError, match=r"a share of 1e-09 takes none of its 1 rows"):
+        list(read(f"{name}=1e-9"))
+
+
+@pytest.mark.parametrize("key", ["data", "train", "rows"])
+def test_an_object_around_the_rows_is_told(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({key: [PAIR]}))
+    (fault,) = read(path)
+    assert isinstance(fault, Fault)
+    assert f"the rows stand inside the key '{key}'" in fault.message
+
+
+def test_a_column_renamed_twice_is_refused() -> None:
+    from likelier.data.columns import parse_columns
+
+    with pytest.raises(UsageError, match="`chosen` twice"):
+        parse_columns("chosen=a,prompt=p,chosen=b")
+
+
+def test_messages_are_one_line_whatever_a_column_is_called() -> None:
+    for fault in read([{"ch\nosen\x1b[2J": "x", "prompt\u2028": 1}, {"prompt": "p", "completion\r": "x"}]):
+        assert isinstance(fault, Fault)
+        assert (str(fault).isprintable(), fault.message.isprintable()) == (True, True)

@@ -33,7 +33,7 @@ def test_terminals_get_colour_and_no_commands() -> None:
     assert "\\x1b[31mred [bold]" in text.plain
     assert " \\u27e6\\u202e" in text.plain
     trained = [text.plain[span.start : span.end] for span in text.spans if "green" in str(span.style)]
-    assert trained == [" \\u27e6\\u202e<|im_end|>", " ok<|im_end|>"]
+    assert trained == ["⟦ \\u27e6\\u202e<|im_end|>⟧", "⟦ ok<|im_end|>⟧"]
 
 
 def test_ten_of_many_are_shown() -> None:

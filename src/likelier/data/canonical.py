@@ -54,12 +54,15 @@ def _answer(completion: Completion) -> Any:
     return {"text" if isinstance(completion.content, str) else "messages": completion.content, **given}
 
 
+_written = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+
 def digest(value: Any, *, size: int = 16) -> bytes:
     """A digest of JSON-like content that does not depend on the order of keys."""
     if isinstance(value, str):
         text = '"' + value
     else:
-        text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        text = _written(value)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 

@@ -136,6 +136,11 @@ class TextChecks:
                 self._warn(record, "blank answer", "an answer is white space alone")
             elif len(answer.strip()) >= LEAST_LEAK and answer.strip() in prompt:
                 self._warn(record, "answer in prompt", f"an answer stands in its prompt: {_shown(answer)}")
+        if len(prompt) >= LEAST_LEAK and answers and all(answer.startswith(prompt) for answer in answers):
+            message = (
+                "every answer begins with the whole prompt, which is read twice: take it off the answers"
+            )
+            self._warn(record, "prompt in answers", message)
         if isinstance(record.prompt, str) and any(_joins(prompt, answer) for answer in answers):
             seam = f"{prompt[-12:]}|{answers[0][:12]}"
             self._warn(record, "joined words", f"prompt and answer meet inside a word: {_shown(seam)}")

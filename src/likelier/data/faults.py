@@ -34,7 +34,7 @@ class Fault:
         return f"{self.file}, row {self.row}"
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return one_line(f"{self.where}: {self.message}")
 
 
 class RowError(Exception):
@@ -44,7 +44,19 @@ class RowError(Exception):
         super().__init__(message)
         self.field = field
         self.kind = kind
-        self.message = message
+        self.message = one_line(message)
+
+
+def one_line(text: str) -> str:
+    r"""`text` with line ends, control characters and half surrogate pairs as escapes.
+
+    >>> print(one_line("ch\nosen"))
+    ch\nosen
+    """
+    if text.isprintable():
+        return text
+    escaped = (letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(a if a.isprintable() else b for a, b in zip(text, escaped, strict=True))
 
 
 def excerpt(value: object, *, limit: int = 40) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 from likelier.data.faults import RowError, did_you_mean, excerpt
@@ -23,7 +25,8 @@ def get(values: Mapping[str, Any], field: str, *, within: str = "") -> Any:
     """The value of a column, or of a key of the object that stands `within` a column; it must be there."""
     name = f"{within}.{field}" if within else field
     if field not in values:
-        raise RowError(name, "missing", f"`{name}` is missing{did_you_mean(field, map(str, values))}")
+        hint = did_you_mean(field, map(str, values)) or ": add it or delete the row"
+        raise RowError(name, "missing", f"`{name}` is missing{hint}")
     if values[field] is None:
         raise RowError(name, "null", f"`{name}` is null: fill it in or delete the row")
     return values[field]
@@ -45,7 +48,7 @@ def _type_name(value: Any) -> str:
         float: "the number",
         dict: "an object",
     }
-    names |= {list: "a list", type(None): "null"}
+    names |= {list: "a list", tuple: "a list", type(None): "null", bytes: "bytes"}
     return names.get(type(value), f"a {type(value).__name__}")
 
 
@@ -54,9 +57,8 @@ def text(value: Any, field: str) -> str:
     if not isinstance(value, str):
         raise wrong_type(field, value, "text")
     if "\0" in value:
-        raise RowError(
-            field, "NUL byte", f"`{field}` holds a NUL byte at character {value.index(chr(0)) + 1}"
-        )
+        place = f"`{field}` holds a NUL byte at character {value.index(chr(0)) + 1}"
+        raise RowError(field, "NUL byte", f"{place}: take it out")
     if not value.isascii():
         try:
             value.encode("utf-8")
@@ -70,11 +72,11 @@ def text(value: Any, field: str) -> str:
 
 def number(value: Any, field: str, *, least: float = -math.inf) -> float:
     """`value` as a finite number; a truth value is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real, Decimal)):
         raise wrong_type(field, value, "a number")
     try:
         result = float(value)
-    except OverflowError:
+    except (OverflowError, ValueError):  # too large; a decimal's signalling NaN
         result = math.inf
     if not math.isfinite(result):
         raise RowError(field, "not finite", f"`{field}` must be a finite number, not {excerpt(value)}")
@@ -85,9 +87,9 @@ def number(value: Any, field: str, *, least: float = -math.inf) -> float:
 
 def integer(value: Any, field: str) -> int:
     """`value` as a whole number; a truth value is none."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, (int, Integral)):
         raise wrong_type(field, value, "a whole number")
-    return value
+    return int(value)
 
 
 def truth(value: Any, field: str) -> bool:

@@ -167,8 +167,11 @@ def _text(row: RawRow) -> list[Record]:
 
 
 def _prompts(row: RawRow) -> list[Record]:
-    """A prompt alone, to be answered."""
-    return [row.record(row.content("prompt"), [])]
+    """A prompt alone, to be answered: `prompt`, an `instruction` with its input, or FastChat's `turns`."""
+    if "prompt" in row.values or not ({"instruction", "turns"} & row.values.keys()):
+        return [row.record(row.content("prompt"), [])]
+    name = next((name for name in ("id", "question_id") if row.has(name)), "id")
+    return [row.record(formats_foreign.question(row), [], id=row.id(name))]
 
 
 def _format(name: str, columns: str, read: Callable[[RawRow], Iterable[Record]], **more: Any) -> Format:
@@ -233,8 +236,8 @@ def find_format(columns: frozenset[str]) -> Format:
     for form in FORMATS:
         if form.columns and form.columns <= columns:
             return form
-    shown = ", ".join(sorted(columns)[:12]) or "none"
-    if columns & {"prompt", "response", "answer", "question", "instruction"}:
+    shown = ", ".join(sorted(map(str, columns))[:12]) or "none"
+    if columns & {"prompt", "response", "answer", "question", "instruction", "turns"}:
         remedy = (
             "the answers are missing: name them with --columns (chosen=…,rejected=…), or name the --format"
         )
@@ -243,9 +246,15 @@ def find_format(columns: frozenset[str]) -> Format:
     raise RowError(None, "missing", f"no known format has just these columns ({shown[:200]}); {remedy}")
 
 
+@lru_cache(maxsize=1)
+def known_columns() -> frozenset[str]:
+    """Every column that some format reads."""
+    return OUR_COLUMNS.union(*(form.columns for form in FORMATS))
+
+
 def check_columns(columns: Mapping[str, str]) -> None:
     """Refuses renaming to a column that no format reads."""
-    known = OUR_COLUMNS.union(*(form.columns for form in FORMATS))
+    known = known_columns()
     for column in columns:
         if column not in known:
             raise UsageError(

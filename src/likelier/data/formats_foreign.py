@@ -1,4 +1,4 @@
-"""Formats of other data sets that are raw text: SHP, HelpSteer 1 to 3, UltraFeedback, PandaLM."""
+"""Formats of other data sets that are raw text: SHP, HelpSteer 1 to 3, UltraFeedback, PandaLM, questions."""
 
 from __future__ import annotations
 
@@ -110,6 +110,28 @@ def _vote(row: RawRow, field: str) -> int:
     if vote not in (0, 1, 2):
         raise RowError(field, "wrong value", f"`{field}` must be 1, 2 or 0 for a tie, not {excerpt(vote)}")
     return vote
+
+
+def question(row: RawRow) -> str:
+    """What is asked: FastChat's one of `turns`, or an `instruction` with its input (Self-Instruct's first)."""
+    if "turns" in row.values:
+        turns = fields.list_of(row.get("turns"), "turns", fields.text)
+        if len(turns) != 1:
+            message = f"`turns` holds {len(turns)} questions; only one can be answered: keep the first"
+            raise RowError("turns", "wrong length", message)
+        return str(turns[0])
+    instances = row.values.get("instances")
+    if not instances:
+        return instruction(row)
+    first = fields.list_of(instances, "instances", _instance)[0]
+    return instruction(RawRow({**row.values, "input": first}, row.file, row.number))
+
+
+def _instance(value: Any, field: str) -> Any:
+    """The input of one of Self-Instruct's instances."""
+    if not isinstance(value, Mapping):
+        raise fields.wrong_type(field, value, "an object with `input`")
+    return value.get("input")
 
 
 FORMATS: tuple[tuple[str, str, Callable[[RawRow], Iterable[Record]]], ...] = (

@@ -18,8 +18,8 @@ MAX_ROW_BYTES = 64 * 1024 * 1024
 """A row longer than this is a fault: a file without line ends must not fill the memory."""
 
 _CHUNK = 1 << 20
-_READ_ERRORS = (OSError, EOFError, zlib.error)
-_REST = "the rest of the file cannot be read"
+READ_ERRORS = (OSError, EOFError, zlib.error)
+REST = "the rest of the file cannot be read"
 
 Raw = tuple[int, Any] | Fault
 
@@ -68,14 +68,14 @@ def line_rows(stream: IO[bytes], file: str) -> Iterator[Raw]:
                 _skip_line(stream)
             elif line.strip():
                 yield _row_of_line(line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, file, number)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         yield broken_off(file, number + 1, error)
 
 
 def broken_off(file: str, row: int, error: BaseException) -> Fault:
     """The fault of a file that ends or breaks while it is read (a truncated or damaged gzip, say)."""
     reason = excerpt(" ".join(str(error).split()), limit=160)
-    message = f"the file breaks off here ({reason}); {_REST}: fetch or write it again"
+    message = f"the file breaks off or is damaged here ({reason}); {REST}: fetch or write it again"
     return Fault(file, row, None, "malformed", message)
 
 
@@ -109,7 +109,7 @@ def json_rows(stream: IO[bytes], file: str) -> Iterator[Raw]:
             yield from line_rows(stream, file)
         else:
             yield from _Members(stream, file).rows()
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         yield broken_off(file, 1, error)
 
 
@@ -152,11 +152,11 @@ class _Members:
                 yield self._member()
         except UnicodeDecodeError:
             yield self._fault(
-                RowError(None, "malformed", f"not UTF-8 from here on: save the file as UTF-8; {_REST}")
+                RowError(None, "malformed", f"not UTF-8 from here on: save the file as UTF-8; {REST}")
             )
         except RowError as error:
             yield self._fault(error)
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             yield broken_off(self.file, self.number + 1, error)
 
     def _fault(self, error: RowError) -> Fault:
@@ -200,7 +200,7 @@ class _Members:
 
     def _refuse(self, what: str) -> None:
         self.number += 1
-        raise RowError(None, "malformed", f"{what}; {_REST}: repair the file")
+        raise RowError(None, "malformed", f"{what}; {REST}: repair the file")
 
     def _member(self) -> Raw:
         """The next row; where only a key is doubled its end is known, and reading goes on behind it."""
@@ -224,7 +224,7 @@ class _Members:
                     raise self._malformed(error.msg) from None
                 if len(self.text) - self.start > MAX_ROW_BYTES:
                     raise RowError(
-                        None, "too long", f"longer than {MAX_ROW_BYTES >> 20} MiB; {_REST}"
+                        None, "too long", f"longer than {MAX_ROW_BYTES >> 20} MiB; {REST}"
                     ) from None
                 self._fill()
             except ValueError:
@@ -237,4 +237,4 @@ class _Members:
         return error.pos > len(self.text) - 16 or error.msg.startswith("Unterminated string")
 
     def _malformed(self, what: str) -> RowError:
-        return RowError(None, "malformed", f"not valid JSON ({what}); {_REST}: repair it")
+        return RowError(None, "malformed", f"not valid JSON ({what}); {REST}: repair it")

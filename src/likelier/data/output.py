@@ -1,4 +1,8 @@
-"""Files written beside their place and renamed into it, so that none is ever found half written."""
+"""Files written beside their place and renamed into it, so that none is ever found half written.
+
+What is there and no plain file (a pipe, `/dev/null`) is written to as it is: a rename would put a file in the
+place of the device.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,14 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}")
 
     def __enter__(self) -> Self:
         with self._named_errors():
+            # A link stays a link: what it points to is replaced.
+            target = self.path.resolve()
+            self._special = target.exists() and not (target.is_file() or target.is_dir())
+            beside = target.with_name(f".{target.name}.{os.getpid()}")
+            self._target, self._beside = target, target if self._special else beside
             self._file = self._beside.open("w", encoding="utf-8", newline="\n")
         return self
 
@@ -39,15 +47,19 @@ class JsonLines:
     ) -> None:
         try:
             with self._named_errors():
-                if kind is None:
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-                self._file.close()
-                if kind is None:
-                    self._beside.replace(self.path)
+                self._close(whole=kind is None)
         finally:
-            with contextlib.suppress(OSError):
-                self._beside.unlink(missing_ok=True)
+            if not self._special:
+                with contextlib.suppress(OSError):
+                    self._beside.unlink(missing_ok=True)
+
+    def _close(self, *, whole: bool) -> None:
+        with self._file:
+            self._file.flush()
+            if whole and not self._special:
+                os.fsync(self._file.fileno())
+        if whole and not self._special:
+            self._beside.replace(self._target)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:

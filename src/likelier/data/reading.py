@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from likelier.data.canonical import prompt_digest
-from likelier.data.faults import Fault, RowError
+from likelier.data.faults import Fault, RowError, excerpt
 from likelier.data.files import dataset_rows, raw_rows
-from likelier.data.formats import Format, check_columns, find_format, named_format
+from likelier.data.formats import Format, check_columns, find_format, known_columns, named_format
 from likelier.data.json_rows import Raw
 from likelier.data.raw_row import RawRow
 from likelier.data.records import Record
@@ -141,28 +141,44 @@ def _split_share(name: str) -> tuple[str, float]:
     try:
         share = float(tail)
     except ValueError:
-        return name, 1.0
+        if not Path(path).exists():
+            return name, 1.0
+        share = float("nan")
     if not 0 < share <= 1:
-        raise UsageError(f"--data {name}: a share must be above 0 and at most 1, not {tail}")
+        raise UsageError(f"--data {name}: a share must be above 0 and at most 1, not `{tail}`")
     return path, share
 
 
 def _read_source(
     source: _Source, form: Format | None, columns: Mapping[str, str], as_messages: bool
 ) -> Iterator[Any]:
-    empty = True
+    read = taken = 0
     for item in _Reader(source.name, form, columns, as_messages).read(source.rows):
-        empty = False
+        read += 1
         if source.share == 1.0 or isinstance(item, Fault) or _within_share(item, source.share):
+            taken += 1
             yield item
-    if empty:
+    if not read:
         raise DataError(f"{source.name} holds no rows")
+    if not taken:
+        raise DataError(f"{source.name}: a share of {source.share:g} takes none of its {read} rows: raise it")
 
 
 def _within_share(record: Record, share: float) -> bool:
     """Whether a record belongs to its source's share, by its prompt: answers to one prompt stay together."""
     digest = hashlib.blake2b(prompt_digest(record.prompt), digest_size=8, key=b"share").digest()
     return int.from_bytes(digest, "big") < share * 2.0**64
+
+
+def _refuse_wrapped(value: Mapping[str, Any]) -> None:
+    """Names what is likely meant where a file holds one object around its rows."""
+    ((name, inner),) = value.items() if len(value) == 1 else ((None, None),)
+    if name not in known_columns() and isinstance(inner, list) and inner and isinstance(inner[0], Mapping):
+        shown = excerpt(name, limit=80)
+        message = (
+            f"the rows stand inside the key {shown}: write that list alone, without the object around it"
+        )
+        raise RowError(None, "wrong type", message)
 
 
 class _Reader:
@@ -205,6 +221,7 @@ class _Reader:
                 raise RowError(
                     None, "wrong type", f"a row must be an object of columns, not a {type(value).__name__}"
                 )
+            _refuse_wrapped(value)
             values = self._renamed(value)
             return RawRow(values, self.file, number, self.as_messages), self.form or find_format(
                 frozenset(values)

@@ -1,6 +1,7 @@
 """Decoded examples with the trained tokens marked: the cheapest check of masks there is.
 
-Plain text for files marks what trains as ⟦so⟧; for terminals it is coloured. Characters that would move the
+What trains is marked ⟦so⟧, in terminals also by colour: a mark is still there in a pipe, in a log, and where
+colours are off. Characters that would move the
 cursor, reorder the line or pass for a marker are written as escapes.
 """
 
@@ -47,18 +48,20 @@ def spread(count: int, number: int) -> list[int]:
 
 def plain_examples(trees: Sequence[Tree], tokenizer: Any, *, number: int = 10) -> str:
     """Examples spread over `trees` as plain text, what trains in ⟦ ⟧."""
-    marked = {None: "{}", False: "{}", True: OPEN + "{}" + CLOSE}
-    pieces = _examples(trees, Tokenization.of(tokenizer), number)
-    return "".join(marked[piece.scored].format(piece.text) for piece in pieces)
+    return "".join(map(_marked, _examples(trees, Tokenization.of(tokenizer), number)))
 
 
 def rich_examples(trees: Sequence[Tree], tokenizer: Any, *, number: int = 10) -> Text:
-    """The same for a terminal, what trains in colour; text of the data is never read as markup."""
+    """The same for a terminal, what trains also in colour; text of the data is never read as markup."""
     from rich.text import Text
 
     styles = {None: HEADING_STYLE, False: READ_STYLE, True: TRAINED_STYLE}
     pieces = _examples(trees, Tokenization.of(tokenizer), number)
-    return Text.assemble(*((piece.text, styles[piece.scored]) for piece in pieces))
+    return Text.assemble(*((_marked(piece), styles[piece.scored]) for piece in pieces))
+
+
+def _marked(piece: Piece) -> str:
+    return f"{OPEN}{piece.text}{CLOSE}" if piece.scored else piece.text
 
 
 def escape(text: str) -> str:

@@ -156,10 +156,12 @@ class _TokenChecks:
     """Encodes records chunk by chunk as training would, and keeps counts alone."""
 
     def __init__(self, config: CheckConfig) -> None:
+        from likelier.data.tokens import Tokenization
         from likelier.models.loading import load_tokenizer
 
         self.config = config
-        self.tokenizer = load_tokenizer(str(config.model))
+        # Made once: reading a vocabulary takes as long as checking a thousand rows.
+        self.tokenization = Tokenization.of(load_tokenizer(str(config.model)))
         self.found = TokenFindings()
 
     def without_refused(self, chunk: Iterable[Record | Fault]) -> Iterator[Record | Fault]:
@@ -181,7 +183,7 @@ class _TokenChecks:
 
         encoded = encode(
             records,
-            self.tokenizer,
+            self.tokenization,
             need="completions",
             max_length=self.config.max_length,
             as_messages=False,  # `read` has made turns of strings already
@@ -196,7 +198,7 @@ class _TokenChecks:
         for tree in encoded.trees:
             self._measure(tree)
         if self.found.decoded is None and encoded.trees and self.config.examples:
-            self.found.decoded = rich_examples(encoded.trees, self.tokenizer, number=self.config.examples)
+            self.found.decoded = rich_examples(encoded.trees, self.tokenization, number=self.config.examples)
         return {(fault.file, fault.row): fault for fault in encoded.refused}
 
     def _measure(self, tree: Tree) -> None:
