@@ -6,6 +6,7 @@ heavy is imported when a stage runs: `likelier --help` answers at once.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import typing
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from likelier import __version__
-from likelier.errors import LikelierError, UsageError
+from likelier.errors import LikelierError, UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     from likelier.config import StageConfig
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     except LikelierError as error:
         if debug:
             raise
-        print(f"likelier: {error}", file=sys.stderr)
+        print(f"likelier: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if debug:
@@ -72,15 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output has gone: `likelier score … | head`.
         sys.stderr.close()
         return 1
-    except (MemoryError, OSError) as error:
-        if debug:
+    except (MemoryError, OSError, RuntimeError) as error:
+        if debug or not (isinstance(error, OSError) or is_out_of_memory(error)):
             raise
-        print(f"likelier: {_environment_fault(error)} (--debug shows where)", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        if debug or not _is_out_of_memory(error):
-            raise
-        print(f"likelier: {_OUT_OF_MEMORY}", file=sys.stderr)
+        print(f"likelier: {_machine_fault(error)} (--debug shows where)", file=sys.stderr)
         return 1
 
 
@@ -133,6 +129,8 @@ def _flags(
                 f"`{word}` is no flag; settings are given as --name value (see likelier {stage} --help)"
             )
         if word == "--config":
+            if file is not None:
+                raise UsageError("--config is given twice; one file holds all settings, flags win over it")
             file = value if equals else _next(rest, word)
             continue
         name = flags.get(word)
@@ -152,6 +150,8 @@ def _flags(
             raise UsageError(f"{word} is given twice")
         else:
             given[name] = value if equals else _next(rest, word)
+        if given[name] in ("", [""]):
+            raise UsageError(f"{word} needs a value")
     return given, file
 
 
@@ -240,19 +240,15 @@ def _placeholder(annotation: Any) -> str:
     return " VALUE"
 
 
-_OUT_OF_MEMORY = (
-    "out of memory; the last checkpoint is intact. Lower --max-tokens, set --gradient-checkpointing,"
-    " or train an adapter with --lora-rank 16; --resume then goes on"
-)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
-
-
-def _environment_fault(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
-        return _OUT_OF_MEMORY
+def _machine_fault(error: BaseException) -> str:
+    """Memory, disk and rights, in one line with the remedy."""
+    if is_out_of_memory(error) or not isinstance(error, OSError):
+        return "out of memory: lower --max-tokens where there is one, or take a smaller model"
+    where = error.filename or "the output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full: {where} could not be written; free space there and run again"
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return f"no permission for {where}: choose another place, or change its rights"
     return " ".join(str(error).split())
 
 

@@ -18,7 +18,7 @@ from likelier.errors import UsageError
 class StageConfig(BaseModel):
     """Base of all stage configurations."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
@@ -26,6 +26,9 @@ class StageConfig(BaseModel):
         for key in values:
             if key not in cls.model_fields:
                 raise UsageError(f"unknown setting `{key}`{nearest(key, cls.model_fields)}")
+            # pydantic reads true as 1: `lora_rank: true` would train an adapter of rank 1.
+            if isinstance(values[key], bool) and cls.model_fields[key].annotation is not bool:
+                raise UsageError(f"{_flag(key)} takes a value, not {str(values[key]).lower()}")
         try:
             return cls(**values)
         except ValidationError as error:
@@ -70,10 +73,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        loaded = yaml.safe_load(text)
+        tree = yaml.compose(text, yaml.SafeLoader)
     except OSError as error:
         raise UsageError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if loaded is None:
         return {}
@@ -81,15 +86,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} must hold `key: value` lines at its top level, not a {type(loaded).__name__}"
         )
+    # YAML takes the last of two in silence.
+    assert isinstance(tree, yaml.MappingNode)
+    keys = [str(key.value).replace("-", "_") for key, _ in tree.value]
+    if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
+        raise UsageError(f"{path} sets `{twice[0]}` twice; leave one")
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
 def _one_line(error: ValidationError) -> str:
     """The first fault of a pydantic error in our words, naming the flag."""
     fault = error.errors()[0]
-    name = ".".join(str(part) for part in fault["loc"][:1]).rstrip("_").replace("_", "-")
+    name = ".".join(str(part) for part in fault["loc"][:1])
     message = fault["msg"].removeprefix("Value error, ")
     if not name:
         return message
     given = "" if fault["type"] == "missing" else f" (given {fault['input']!r})"
-    return f"--{name}: {message[0].lower()}{message[1:]}{given}"
+    return f"{_flag(name)}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.rstrip("_").replace("_", "-")

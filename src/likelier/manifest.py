@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -45,6 +46,23 @@ def write_whole(path: Path, text: str) -> None:
         raise WorkError(
             f"cannot write {path}: {error.strerror}; free space or choose another --out"
         ) from None
+
+
+def as_json(values: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """JSON, on one line unless indented; numbers that are not finite, which JSON lacks, are null.
+
+    >>> as_json({"loss": float("nan"), "eval/before": {"eval/loss": float("inf")}, "steps": 3})
+    '{"loss": null, "eval/before": {"eval/loss": null}, "steps": 3}'
+    """
+    return json.dumps(_finite(values), ensure_ascii=False, indent=indent)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def manifest_path(output: Path) -> Path:

@@ -17,6 +17,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine's rate, timed for half a second before every run, is tested beside its function."""
-    from likelier.training import loop
+    from likelier.training import opening
 
-    monkeypatch.setattr(loop, "product_rate", lambda *_, **__: 1e9)
+    monkeypatch.setattr(opening, "product_rate", lambda *_, **__: 1e9)

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
+import likelier
 from likelier import cli
 from likelier.scoring.scorer import Scorer
-from likelier.stages import dpo as _  # noqa: F401 (imported before the forks)
-from likelier.training import checkpoint, folder, loop
+from likelier.training import checkpoint, folder, loop, opening
 
 
 def die(number: int) -> None:
@@ -108,7 +108,7 @@ def arm(at: str, nth: int, number: int) -> None:
 def run(job: dict[str, Any], errors: Any) -> int:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     os.environ["LIKELIER_CACHE"] = job["cache"]
-    loop.product_rate = lambda *_, **__: 1e9  # type: ignore[assignment]
+    opening.product_rate = lambda *_, **__: 1e9  # type: ignore[assignment]
     os.dup2(errors.fileno(), 2)
     os.dup2(errors.fileno(), 1)
     if "at" in job:
@@ -117,6 +117,8 @@ def run(job: dict[str, Any], errors: Any) -> int:
 
 
 def main() -> None:
+    # Imported before the forks.
+    assert likelier.dpo
     # No operation of torch before the forks: a pool of threads does not survive one.
     for job in json.load(sys.stdin):
         with tempfile.TemporaryFile("w+") as errors:

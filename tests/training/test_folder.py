@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
@@ -11,20 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from likelier.errors import UsageError, WorkError
-from likelier.training.checkpoint import (
-    Identity,
-    Position,
-    latest_checkpoint,
-    load_checkpoint,
-    read_state,
-    save_checkpoint,
-)
+from likelier.errors import UsageError
 from likelier.training.folder import RunFolder
-from likelier.training.optimizer import make_optimizer
-from tests.training.support import contents, model_of, pairs, train
+from tests.training.support import model_of, pairs, train, write_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,6 +109,36 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
         assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
+def test_lines_that_no_run_wrote_are_dropped(tmp_path: Path) -> None:
+    """A damaged file costs its lines, not the run."""
+    with opened(tmp_path) as folder:
+        (tmp_path / "metrics.jsonl").write_bytes(b'\xff\xfe\x00\n[1]\n{}\n{"step": "x"}\n{"step": null}\n')
+        folder.log({"step": 1})
+        assert folder.lines() == [{"step": 1}]
+        assert folder.cut_after(5) == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("manifest.json", "{", r"manifest\.json is damaged; delete it, and --resume goes on"),
+        ("manifest.json", "[]", r"manifest\.json is damaged"),
+        (".lock", "no database" * 100, r"\.lock is damaged .*; delete it"),
+        ("config.yaml", "{{{", r"config\.yaml is not valid YAML"),
+    ],
+)
+def test_a_damaged_file_is_named(name: str, content: str, said: str, tmp_path: Path) -> None:
+    opened(tmp_path).__exit__()
+    (tmp_path / name).write_text(content)
+
+    def look() -> None:
+        with opened(tmp_path, resume=True) as folder:
+            assert (folder.finished, folder.config) is not None
+
+    with pytest.raises(UsageError, match=said):
+        look()
+
+
 def test_numbers_that_json_does_not_have_are_null(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.log({"step": 1, "loss": float("nan"), "margin": float("inf")})
@@ -163,88 +182,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert second.startswith(f"WorkError {place / 'new'}")
 
 
-def small_run(tmp_path: Path) -> tuple[Any, Any, Path]:
-    model = torch.nn.Linear(3, 2)
-    return model, make_optimizer("adamw", model.parameters(), learning_rate=0.1), tmp_path / "checkpoints"
-
-
-def save(folder: Path, model: Any, optimizer: Any, step: int, *, keep: int = 2) -> Path:
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    return save_checkpoint(folder, model, optimizer, Position(step=step), Identity("d", "s"), keep=keep)
-
-
-def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    for name in ("adamw", "rmsprop"):
-        model = torch.nn.Linear(3, 2)
-        optimizer = make_optimizer(name, model.parameters(), learning_rate=0.1)  # type: ignore[arg-type]
-        place = save(tmp_path / name, model, optimizer, 1)
-        other = torch.nn.Linear(3, 2)
-        again = make_optimizer(name, other.parameters(), learning_rate=0.1)  # type: ignore[arg-type]
-        load_checkpoint(place, other, again)
-        for one, two in ((model, optimizer), (other, again)):
-            two.zero_grad()
-            one(torch.full((1, 3), 0.3)).square().sum().backward()
-            two.step()
-        assert torch.equal(model.weight, other.weight)
-        assert torch.equal(model.bias, other.bias)
-
-
-def test_the_latest_checkpoint_is_by_number_and_the_oldest_go(tmp_path: Path) -> None:
-    model, optimizer, folder = small_run(tmp_path)
-    assert latest_checkpoint(folder) is None
-    for step in (8, 9, 10):
-        save(folder, model, optimizer, step)
-    assert sorted(path.name for path in folder.iterdir()) == ["step-10", "step-9"]
-    assert latest_checkpoint(folder) == folder / "step-10"
-    assert read_state(folder / "step-10") == (Position(step=10), Identity("d", "s"))
-
-
-@pytest.mark.parametrize("file", ["weights.safetensors", "optimizer.safetensors", "state.json"])
-@pytest.mark.parametrize("how", ["half", "empty"])
-def test_a_damaged_checkpoint_is_named(file: str, how: str, tmp_path: Path) -> None:
-    model, optimizer, folder = small_run(tmp_path)
-    place = save(folder, model, optimizer, 1)
-    whole = (place / file).read_bytes()
-    (place / file).write_bytes(b"" if how == "empty" else whole[: len(whole) // 2])
-
-    def come_back() -> None:
-        read_state(place)
-        load_checkpoint(place, model, optimizer)
-
-    with pytest.raises(UsageError, match=r"step-1 is damaged.*delete it and --resume from the one before"):
-        come_back()
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("call", ["save_file", "fsync"])
-def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(
-    number: int, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from likelier.models import folders
-    from likelier.training import checkpoint
-
-    model, optimizer, folder = small_run(tmp_path)
-    save(folder, model, optimizer, 1)
-    before = contents(folder)
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(*((checkpoint, "save_file") if call == "save_file" else (folders.os, "fsync")), fail)
-        with pytest.raises(WorkError, match="step-2") as caught:
-            save(folder, model, optimizer, 2)
-    words = {
-        errno.ENOSPC: "disk is full",
-        errno.EROFS: "cannot be written",
-        errno.EIO: "could not be written",
-    }
-    assert words[number] in str(caught.value)
-    assert contents(folder) == before
-    load_checkpoint(folder / "step-1", model, optimizer)
-
-
 FULL = """
 import subprocess, sys
 from pathlib import Path
@@ -271,8 +208,6 @@ def can_mount() -> bool:
 @pytest.mark.skipif(not can_mount(), reason="a small disk of our own needs root and Linux")
 def test_a_disk_that_really_is_full(tmp_path: Path, tiny_llama: Path) -> None:
     """A disk of 800 kB holds one checkpoint of half a megabyte, and no second one."""
-    from tests.training.support import write_rows
-
     data = write_rows(tmp_path / "data.jsonl", pairs(9))
     (tmp_path / "disk").mkdir()
     words = [str(tmp_path / "disk"), "dpo", "--model", str(tiny_llama), "--data", str(data)]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from likelier.models.loading import load_model
 from likelier.models.quiet import quiet_transformers
-from likelier.training import loop
+from likelier.training import loop, opening
 from likelier.training.config import DpoConfig
 from tests.training.support import metrics_of, model_of, pairs, train, weights_of, write_rows
 
@@ -232,9 +232,9 @@ def test_resume_on_a_finished_run_says_so(tmp_path: Path, tiny_llama: Path, caps
 def test_max_tokens_is_chosen_once(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Less memory is free when the run is resumed: the split of a step stays as it was."""
     settings = {"precision": "float32", "epochs": 2, "out": tmp_path}
-    monkeypatch.setattr(loop, "choose_max_tokens", lambda *_, **__: 150)
+    monkeypatch.setattr(opening, "choose_max_tokens", lambda *_, **__: 150)
     train(str(tiny_llama), pairs(6), **settings, on_step=lambda line: line["step"] == 2)
     (tmp_path / "manifest.json").unlink()
-    monkeypatch.setattr(loop, "choose_max_tokens", lambda *_, **__: 90)
+    monkeypatch.setattr(opening, "choose_max_tokens", lambda *_, **__: 90)
     train(str(tiny_llama), pairs(6), **settings, resume=True)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["max_tokens"] == 150

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from likelier.errors import UsageError, WorkError
 from likelier.models.adapters import add_lora
@@ -117,6 +119,32 @@ def test_a_start_that_is_itself_an_adapter(precision: str, tokenizer: Any) -> No
     with scorer_of(model) as scorer:
         on = scorer.score([tree])[0][0].sum()
     assert abs(float(on - off)) > 0.01
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+def test_a_start_that_moves_the_base_into_the_adapter(kind: str, tokenizer: Any) -> None:
+    """The base with its adapter off is no longer the model that was given."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(r=4, init_lora_weights=kind, target_modules="all-linear")
+    model = get_peft_model(model_of(tokenizer, precision="float32"), settings)
+    run = train(model, pairs(5), tokenizer, precision="float32")
+    require_at_reference(run.metrics[0], math.log(2))
+    assert run.metrics[-1]["rewards/margins"] != 0.0
+
+
+def test_updates_smaller_than_bfloat16_can_show_add_up(tokenizer: Any) -> None:
+    """Master weights are float32: at 1e-6 an update is a thousandth of what a bfloat16 weight could take."""
+    model = model_of(tokenizer, precision="bfloat16")
+    before = [p.detach().clone() for p in model.parameters()]
+    train(model, pairs(5), tokenizer, precision="bfloat16", learning_rate=1e-6, epochs=2)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    start = torch.cat([b.flatten() for b in before])
+    assert 1e-7 < float((after - start).abs().median()) < 1e-5
+    shown = after.bfloat16() != start.bfloat16()
+    assert float(shown.float().mean()) < 0.1
 
 
 def test_an_adapter_folder_is_trained_further(tmp_path: Path, tiny_llama: Path) -> None:
@@ -249,6 +277,13 @@ def test_what_does_not_change_the_number_costs_no_new_pass(
     assert 0 < run(max_length=longest // 2, cut_answers=True) <= 10
     assert run(precision="bfloat16") == 10
     assert run(data=pairs(8, seed=5), max_steps=1) == 6  # three of the eight pairs are visited
+    # Other weights under the same name never hit.
+    other = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    assert run(model=str(other)) == 0
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"][0] += 1e-6
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    assert run(model=str(other)) == 10
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -25,19 +25,27 @@ from likelier.scoring.scorer import Scorer
 _TREES_PER_WRITE = 64
 
 
-def model_digest(scorer: Scorer) -> bytes:
-    """Of everything about a scorer that its numbers depend on; 32 bytes."""
+def content_digest(scorer: Scorer) -> bytes:
+    """Of the model alone: weights as loaded, and the configuration that enters the forward; 32 bytes."""
+    digest = hashlib.sha256(weights_digest(scorer.causal))
+    digest.update(forward_config_digest(scorer.causal.config))
+    return digest.digest()
+
+
+def arithmetic(scorer: Scorer) -> str:
+    """In words, what the last bits of a scorer's numbers depend on besides its model."""
     cuda = scorer.device.type == "cuda"
     where = torch.cuda.get_device_name(scorer.device) if cuda else torch.backends.cpu.get_cpu_capability()
-    kernels = (
+    return (
         f"kernels {_kernel_version()}, {scorer.way}, own head {scorer.own_head}, {scorer.dtype},"
         # A product may be shared out between threads along the sum, so their number enters the last bit.
         f" torch {torch.__version__}, {where}, threads {0 if cuda else torch.get_num_threads()}"
     )
-    digest = hashlib.sha256(kernels.encode())
-    digest.update(weights_digest(scorer.causal))
-    digest.update(forward_config_digest(scorer.causal.config))
-    return digest.digest()
+
+
+def model_digest(scorer: Scorer, *, content: bytes | None = None) -> bytes:
+    """Of everything about a scorer that its numbers depend on; 32 bytes. `content` is its digest, where known."""
+    return hashlib.sha256(arithmetic(scorer).encode() + (content or content_digest(scorer))).digest()
 
 
 def reference_logps(

@@ -10,7 +10,6 @@ default optimiser, and the reference's log-probs are scored once and kept on dis
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,15 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from likelier.config import named, named_data
+from likelier.manifest import as_json
 from likelier.models.loading import load_model
 from likelier.scoring.limits import require_context
 from likelier.training.config import DpoConfig
 from likelier.training.folder import RunFolder
 from likelier.training.loop import OnStep, Training
 from likelier.training.plan import Plan
-from likelier.training.preparation import load_data, load_policy, need_of, resolve_loss
-from likelier.training.processes import deterministic, keep_freed_memory, require_single_process
+from likelier.training.policy import load_policy
+from likelier.training.preparation import load_data, need_of, resolve_loss
+from likelier.training.processes import (
+    deterministic,
+    keep_freed_memory,
+    named_shortage,
+    require_single_process,
+)
 from likelier.training.run import Run
+from likelier.training.samples import read_sample_prompts, require_room
+from likelier.training.trackers import require_tracker
 
 
 def dpo(
@@ -58,7 +66,7 @@ def dpo(
 
     Raises:
         UsageError, DataError, ModelError: settings, data or model that cannot be used as given.
-        WorkError: a loss that is not finite, a full disk; the last checkpoint is intact.
+        WorkError: a loss that is not finite, a full disk, too little memory; the last checkpoint is intact.
 
     >>> run = dpo("smollm2", [{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])  # doctest: +SKIP
     >>> run.metrics[0]["loss"]  # doctest: +SKIP
@@ -82,7 +90,7 @@ def main(config: DpoConfig) -> int:
     """The command: the same function, with words on stderr and the result on stdout."""
     inputs = _Inputs(config.model, config.data, config.reference, config.eval_data, None, config.loss)
     run = train(config, inputs, on_step=None, say=lambda text: print(text, file=sys.stderr), quiet=False)
-    print(json.dumps(run.result) if config.json_ else run.report())
+    print(as_json(run.result) if config.json_ else run.report())
     return 1 if run.stopped in ("Ctrl-C", "SIGTERM") else 0
 
 
@@ -104,7 +112,11 @@ def train(
     """The stage: prepare, then step after step until the plan is done."""
     require_single_process("dpo")
     loss = resolve_loss(config, inputs.loss, given=config.model_fields_set)
+    # What may be wrong is found before anything is loaded or scored.
+    prompts = [] if config.sample_prompts is None else read_sample_prompts(config.sample_prompts)
+    require_tracker(config.track)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(named_shortage())
         folder = None
         if config.out is not None and not config.dry_run:
             folder = stack.enter_context(
@@ -112,11 +124,12 @@ def train(
             )
             if config.resume and folder.finished is not None:
                 say(f"{config.out} is finished; nothing is left to do")
-                done = load_model(config.out / "model")
+                done = load_model(config.out / "model", trust_remote_code=config.trust_remote_code)
                 return Run(done.model, done.tokenizer, folder.lines(), folder=config.out)
         stack.enter_context(deterministic())
         policy = load_policy(config, inputs.model, inputs.tokenizer, say=say)
         stack.callback(policy.give_back)
+        require_room(prompts, policy)
         data = load_data(
             config, inputs.data, inputs.eval_data, policy.tokenizer, need=need_of(loss.objective)
         )
@@ -124,7 +137,13 @@ def train(
         plan = Plan.of(config, data)
         for note in data.notes:
             say(note)
-        training = Training(config, loss, policy, data, plan, folder, on_step=on_step, say=say, quiet=quiet)
+        training = Training(
+            *(config, loss, policy, data, plan, folder),
+            prompts=prompts,
+            on_step=on_step,
+            say=say,
+            quiet=quiet,
+        )
         training.describe()
         if config.dry_run:
             return training.finished("dry run")

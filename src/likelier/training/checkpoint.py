@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from likelier.errors import UsageError
 from likelier.models.folders import written_folder
 
+_STATE: dict[type, tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+}
+"""What an optimiser keeps for each parameter."""
+
 
 @dataclass(slots=True)
 class Position:
@@ -28,6 +34,8 @@ class Position:
     best: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0
+    best_by: str | None = None
+    """The figure and the held-out rows that `best` was measured by: on others it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +43,11 @@ class Identity:
     """What a checkpoint belongs to: it is resumed on the same data, from the same start, with the same settings."""
 
     data: str
+    """Hash of the trees, so of the rows, of the tokenizer and its template, and of what was cut."""
     start: str
     settings: dict[str, Any] = field(default_factory=dict)
+    machine: str = ""
+    """What the last bits depend on besides: processor, threads, versions. Another one is told of, not refused."""
 
     def require(self, other: Identity) -> None:
         """Raises `UsageError` naming the first difference from a checkpoint's identity `other`."""
@@ -49,7 +60,7 @@ class Identity:
                     " or start a new run in another --out"
                 )
         for what, mine, theirs in (
-            ("content of --data", self.data, other.data),
+            ("content of --data (or how it is tokenised)", self.data, other.data),
             ("content of --model or --reference", self.start, other.start),
         ):
             if mine != theirs:
@@ -74,7 +85,7 @@ def save_checkpoint(
     """
     target = folder / f"step-{position.step}"
     with written_folder(target) as beside:
-        save_file(_distinct(trainable(model)), beside / "weights.safetensors")
+        save_file(distinct(trainable(model)), beside / "weights.safetensors")
         save_file(_optimizer_tensors(optimizer), beside / "optimizer.safetensors")
         state = {"position": asdict(position), "identity": asdict(identity)}
         (beside / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
@@ -97,7 +108,10 @@ def read_state(checkpoint: Path) -> tuple[Position, Identity]:
     """
     try:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-        return Position(**state["position"]), Identity(**state["identity"])
+        position, identity = Position(**state["position"]), Identity(**state["identity"])
+        if position.step != _number(checkpoint):
+            raise ValueError(f"it says that it is of step {position.step}")
+        return position, identity
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(checkpoint, error) from None
 
@@ -109,9 +123,11 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.O
         UsageError: the checkpoint is damaged.
     """
     try:
+        stored = load_file(checkpoint / "optimizer.safetensors")
+        _require_whole(optimizer, stored)
         load_weights(checkpoint / "weights.safetensors", model)
-        _load_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
-    except (SafetensorError, OSError, KeyError) as error:
+        _load_optimizer(optimizer, stored)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _damaged(checkpoint, error) from None
 
 
@@ -122,17 +138,19 @@ def _damaged(checkpoint: Path, error: Exception) -> UsageError:
     )
 
 
-def save_weights(folder: Path, model: nn.Module) -> None:
-    """The trained weights alone, whole or not at all: the best so far."""
-    with written_folder(folder) as beside:
-        save_file(_distinct(trainable(model)), beside / "weights.safetensors")
-
-
 @torch.no_grad()
 def load_weights(file: Path, model: nn.Module) -> None:
-    """Copy stored weights into the model's own tensors."""
-    stored = load_file(file)
-    for name, parameter in trainable(model).items():
+    """Copy stored weights into the model's own tensors.
+
+    Raises:
+        ValueError: they are not those of this model; none has been copied then.
+    """
+    stored, own = load_file(file), trainable(model)
+    for name, parameter in own.items():
+        found = stored.get(name)
+        if found is None or found.shape != parameter.shape or found.dtype != parameter.dtype:
+            raise ValueError(f"{file.name} lacks {name} as {list(parameter.shape)} {parameter.dtype}")
+    for name, parameter in own.items():
         parameter.copy_(stored[name])
 
 
@@ -143,11 +161,16 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
 
 def _complete(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first: a folder is renamed into place only when it is whole."""
-    found = [path for path in folder.glob("step-*") if (path / "state.json").exists()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    numbered = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted([path for path in numbered if (path / "state.json").exists()], key=_number)
 
 
-def _distinct(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def distinct(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As safetensors stores them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
@@ -159,6 +182,16 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for name, value in values.items()
         if value is not None
     }
+
+
+def _require_whole(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Every parameter has its state, of its own shape: torch would take less in silence."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        for name in _STATE[type(optimizer)]:
+            found = tensors.get(f"{index}.{name}")
+            if found is None or (found.dim() and found.shape != parameter.shape):
+                raise ValueError(f"optimizer.safetensors lacks {name} of parameter {index}")
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

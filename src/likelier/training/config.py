@@ -70,7 +70,7 @@ class TrainingConfig(StageConfig):
         None, description="tokens per forward; chosen from the memory unless given"
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, more time")
-    seed: NonNegativeInt = Field(0, description="of the order, and of new adapters")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the order, and of new adapters")
 
     lora_rank: PositiveInt | None = Field(None, description="train a LoRA adapter of this rank")
     lora_alpha: PositiveFloat | None = Field(None, description="twice the rank unless given")
@@ -146,7 +146,7 @@ class DpoConfig(TrainingConfig):
     reference: str | None = Field(
         None, description="another reference than the policy before its first update"
     )
-    loss: Any = Field("sigmoid", description="name of a loss, or module:function")
+    loss: str = Field("sigmoid", description="name of a loss, or module:function")
     beta: PositiveFloat = Field(0.1, description="how dear it is to leave the reference")
     label_smoothing: float | None = Field(None, description="sigmoid (cDPO), robust: share of flipped labels")
     gamma: float | None = Field(None, description="simpo: target margin")
@@ -159,6 +159,8 @@ UPDATE_FREE = frozenset(
         "out", "resume", "overwrite", "dry_run", "json_", "max_tokens", "gradient_checkpointing", "eval_every",
         "eval_data", "checkpoint_every", "keep_checkpoints", "keep_best", "patience", "sample_prompts",
         "sample_every", "track", "merge", "trust_remote_code", "skip_bad_rows", "preset", "max_steps",
+        "data", "model", "reference", "revision",
     }
 )  # fmt: skip
-"""Settings that a resumed run may change: none of them enters an update."""
+"""Settings that a resumed run may change: none of them enters an update. Data, model and reference are held to
+their content instead: a folder may have moved, and a path may hold something else."""

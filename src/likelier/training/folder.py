@@ -2,7 +2,7 @@
 
 config.yaml      every setting, resolved
 metrics.jsonl    a line per step, and per evaluation
-checkpoints/     step-N/, and best/
+checkpoints/     step-N/, and best-N/
 model/           the result, a Hugging Face folder
 manifest.json    written last: inputs by content, versions, device, command, results
 """
@@ -10,7 +10,6 @@ manifest.json    written last: inputs by content, versions, device, command, res
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sqlite3
@@ -22,7 +21,7 @@ import yaml
 
 from likelier.config import read_yaml
 from likelier.errors import UsageError, WorkError
-from likelier.manifest import write_whole
+from likelier.manifest import as_json, write_whole
 from likelier.models.folders import work_error
 
 
@@ -70,7 +69,9 @@ class RunFolder:
         path = self.path / "manifest.json"
         if not path.exists():
             return None
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = _parsed(path.read_text(encoding="utf-8", errors="replace"))
+        if manifest is None:
+            raise UsageError(f"{path} is damaged; delete it, and --resume goes on from the last checkpoint")
         return manifest
 
     def write_config(self, values: Mapping[str, Any]) -> None:
@@ -90,20 +91,17 @@ class RunFolder:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """An object as a file of the run, whole or not at all."""
-        write_whole(self.path / name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        write_whole(self.path / name, as_json(value, indent=2) + "\n")
 
     def lines(self) -> list[dict[str, Any]]:
         """The metrics as they stand."""
-        path = self.path / "metrics.jsonl"
-        texts = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        return [line for line in map(_parsed, texts) if line is not None]
+        return self._lines("metrics.jsonl")
 
     def log(self, line: Mapping[str, Any], *, file: str = "metrics.jsonl") -> None:
         """Append a line; numbers that are not finite are written as null, which JSON has."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         try:
             with (self.path / file).open("a", encoding="utf-8") as out:
-                out.write(json.dumps(clean, ensure_ascii=False) + "\n")
+                out.write(as_json(line) + "\n")
         except OSError as error:
             raise work_error(error, self.path / file) or error from None
 
@@ -122,12 +120,19 @@ class RunFolder:
             path = self.path / name
             if not path.exists():
                 continue
-            lines = [
-                _parsed(text) for text in path.read_text(encoding="utf-8", errors="replace").splitlines()
-            ]
-            kept[name] = [line for line in lines if line is not None and line.get("step", 0) <= step]
-            write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept[name]))
+            kept[name] = [line for line in self._lines(name) if line["step"] <= step]
+            write_whole(path, "".join(as_json(line) + "\n" for line in kept[name]))
         return kept.get("metrics.jsonl", [])
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file that are whole: a killed process may have left half a one."""
+        path = self.path / name
+        try:
+            texts = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        except OSError as error:
+            raise work_error(error, path) or error from None
+        parsed = [line for line in map(_parsed, texts) if line is not None]
+        return [line for line in parsed if isinstance(line.get("step"), int)]
 
     def _take_lock(self) -> sqlite3.Connection:
         # A lock of SQLite is the operating system's: it ends with the process, however that ends, everywhere.
@@ -135,9 +140,11 @@ class RunFolder:
         try:
             lock = sqlite3.connect(self.path / ".lock", timeout=0, isolation_level=None)
             lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if lock is not None:
                 lock.close()
+            if not isinstance(error, sqlite3.OperationalError):
+                raise UsageError(f"{self.path / '.lock'} is damaged ({error}); delete it") from None
             if "locked" in str(error):
                 raise UsageError(
                     f"another process is writing {self.path}; wait for it or choose another --out"

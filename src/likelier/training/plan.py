@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from likelier.data.grouping import num_pairs
-from likelier.data.order import Order
+from likelier.data.order import Order, tree_hash
 from likelier.data.trees import Tree
 from likelier.errors import WorkError
+from likelier.scoring.reference import arithmetic
 from likelier.training.checkpoint import Identity, Position
 from likelier.training.config import UPDATE_FREE, TrainingConfig
 from likelier.training.optimizer import learning_rate, warmup_steps
-from likelier.training.preparation import Data, Policy, peak_rate
+from likelier.training.policy import Policy, peak_rate
+from likelier.training.preparation import Data
 from likelier.training.step import Loss
 
 
@@ -67,13 +68,13 @@ class Plan:
         return epoch + (index + 1) / len(self.order.epoch(epoch))
 
 
-def identity(config: TrainingConfig, data: Data, policy: Policy, reference_digest: bytes) -> Identity:
-    """What a checkpoint of this run belongs to."""
+def identity(config: TrainingConfig, data: Data, policy: Policy, reference: bytes) -> Identity:
+    """What a checkpoint of this run belongs to; `reference` is the content of the reference."""
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in UPDATE_FREE}
-    settings["data"] = [str(item) for item in settings["data"]]
     # As resolved: a default that is now written out is no change.
     settings |= {"precision": policy.precision, "learning_rate": peak_rate(config)}
-    return Identity(data.content_hash, f"{policy.digest.hex()} {reference_digest.hex()}", settings)
+    start = f"{policy.content.hex()} {reference.hex()}"
+    return Identity(tree_hash(data.train), start, settings, machine=arithmetic(policy.scorer))
 
 
 def require_at_reference(rewards: Sequence[Tensor], policy: Policy, loss: Loss) -> None:
@@ -91,6 +92,13 @@ def require_at_reference(rewards: Sequence[Tensor], policy: Policy, loss: Loss) 
             f"before the first update the policy differs from its reference (a reward of {worst:.3g}, not 0);"
             " the cache of reference log-probs may be from another machine: set LIKELIER_CACHE to a new folder"
         )
+
+
+def first_margins(rewards: Sequence[Tensor]) -> str:
+    """In words, how far a policy is from a reference of another origin, `[pairs, 2]` rewards of its first step."""
+    margins = torch.cat(list(rewards)).double()
+    margins = margins[:, 0] - margins[:, 1]
+    return f"{float(margins.mean()):+.4g} on average ({float(margins.min()):+.4g} to {float(margins.max()):+.4g})"
 
 
 class Clock:
@@ -117,18 +125,3 @@ def advance(position: Position, trees: Sequence[Tree]) -> Position:
     position.pairs_seen += sum(num_pairs(tree) for tree in trees)
     position.tokens_seen += sum(tree.num_tokens for tree in trees)
     return position
-
-
-def improved(position: Position, metrics: dict[str, Any], figure: str) -> bool:
-    """Whether an evaluation is the best so far; notes it in `position`. Losses want to be small, the rest large."""
-    value = metrics.get(figure)
-    if value is None:
-        raise WorkError(
-            f"--keep-best {figure}: this run has no such figure; it has {', '.join(sorted(metrics))}"
-        )
-    better = position.best is None or (value < position.best if "loss" in figure else value > position.best)
-    if better:
-        position.best, position.best_step, position.evaluations_since_best = value, position.step, 0
-    else:
-        position.evaluations_since_best += 1
-    return better

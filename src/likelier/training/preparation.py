@@ -1,13 +1,10 @@
-"""From settings to what a training loop needs: trees in order, the policy's scorer, the reference's log-probs."""
+"""From settings to what a training loop needs: the trees, and the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
-
-from torch import Tensor, nn
 
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
@@ -17,19 +14,9 @@ from likelier.data.records import Record
 from likelier.data.selection import Need
 from likelier.data.splitting import hash_records, split_by_prompt
 from likelier.data.trees import Tree
-from likelier.errors import DataError, ModelError, UsageError
-from likelier.models.adapters import adapter_is_start, add_lora, is_adapted
-from likelier.models.loading import load_model
-from likelier.models.noise import Silenced, silence_noise
+from likelier.errors import DataError, UsageError
 from likelier.objectives import Objective, check_options, resolve, with_sft
-from likelier.scoring.cache import LogpCache, default_folder
-from likelier.scoring.equality import Choice, choose_way
-from likelier.scoring.halfway import settle_halfway
-from likelier.scoring.limits import require_context, require_masters
-from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
-from likelier.scoring.reference import branch_sums, model_digest, reference_logps
-from likelier.scoring.scorer import Scorer
-from likelier.training.config import LORA_LEARNING_RATE_FACTOR, DpoConfig, TrainingConfig
+from likelier.training.config import DpoConfig, TrainingConfig
 from likelier.training.step import Loss
 
 
@@ -43,30 +30,6 @@ class Data:
     """Of the training records."""
     hashes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Policy:
-    """The model to train, in the form that scores it."""
-
-    model: nn.Module
-    tokenizer: Any
-    scorer: Scorer
-    name: str
-    choice: Choice
-    digest: bytes
-    """Of the policy before its first update."""
-    silenced: Silenced
-    precision: Precision
-
-    def give_back(self) -> None:
-        """The model as its owner knows it: its own forwards, dropout and mode; only the weights have moved."""
-        self.scorer.close()
-        self.silenced.undo()
-        if self.model.training:
-            off = getattr(self.model, "activation_checkpointing_disable", None)
-            (off or self.model.gradient_checkpointing_disable)()  # type: ignore[operator]
-            self.model.eval()
 
 
 def load_data(config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any, *, need: Need) -> Data:
@@ -121,134 +84,6 @@ def need_of(objective: Objective) -> Need:
     return kinds[objective.kind]
 
 
-def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Callable[[str], None]) -> Policy:
-    """Load the model, add an adapter where asked, decide how trees reach it."""
-    device = default_device()
-    precision = config.precision or default_precision(device)
-    if precision == "float64" and device.type == "cuda":
-        raise UsageError("--precision float64 is for the CPU; take float32 or bfloat16 on CUDA")
-    loaded = load_model(
-        model,
-        tokenizer=tokenizer,
-        dtype=master_dtype(precision),
-        device=device,
-        revision=config.revision,
-        trust_remote_code=config.trust_remote_code,
-        quantize=config.quantize,
-    )
-    require_masters(loaded.model, precision)
-    silenced = silence_noise(loaded.model)
-    policy: Any = loaded.model
-    choice = choose_way(policy)
-    if choice.why:
-        say(f"{loaded.name}: trees go as {_WAYS[choice.way]} ({choice.why})")
-    if precision == "bfloat16" and config.lora_rank is None and not is_adapted(policy):
-        share = settle_halfway(policy.parameters())
-        if share:
-            say(
-                f"{share:.1%} of the weights lie exactly halfway between two bfloat16 numbers (a dequantised"
-                " checkpoint); they start at the one that they round to"
-            )
-    start = b""
-    if config.lora_rank is not None:
-        with Scorer(policy, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head) as base:
-            start = model_digest(base)
-        policy = add_lora(
-            policy,
-            rank=config.lora_rank,
-            alpha=config.lora_alpha,
-            targets=config.lora_targets or None,
-            seed=config.seed,
-        )
-        say(
-            f"LoRA of rank {config.lora_rank}: learning rate {peak_rate(config):g}, ten times that of full training"
-        )
-        # Layers with an adapter are computed one by one, those without in fused kernels: other last bits. So the
-        # start is the base's content and the adapted layers; neither rank nor seed moves a bit while B is 0.
-        adapted = sorted(name for name, _ in policy.named_modules() if name.endswith(".lora_B"))
-        start = sha256(start + repr(adapted).encode()).digest() if adapter_is_start(policy) else b""
-    elif not is_adapted(policy):
-        for parameter in policy.parameters():
-            parameter.requires_grad_(True)
-    if config.gradient_checkpointing:
-        _checkpoint_activations(policy, loaded.name)
-    scorer = Scorer(policy, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head)
-    return Policy(
-        policy,
-        loaded.tokenizer,
-        scorer,
-        loaded.name,
-        choice,
-        start or model_digest(scorer),
-        silenced,
-        precision,
-    )
-
-
-def _checkpoint_activations(policy: Any, name: str) -> None:
-    # The method has a new name in transformers 5.2x, where the old one warns.
-    enable = getattr(policy, "activation_checkpointing_enable", None) or policy.gradient_checkpointing_enable
-    try:
-        enable({"use_reentrant": False})
-    except ValueError:
-        raise ModelError(f"{name} cannot recompute activations; leave out --gradient-checkpointing") from None
-    # transformers recomputes in training mode alone; what is random in that mode has been switched off.
-    policy.train()
-
-
-def load_reference(
-    config: DpoConfig,
-    reference: Any,
-    policy: Policy,
-    trees: Sequence[Tree],
-    *,
-    on_progress: Callable[[int, int], None],
-) -> tuple[list[Tensor], bytes]:
-    """Per tree the reference's branch log-probs `[branches]` float64, and the reference's digest.
-
-    The reference is the policy as it stands, which must not have been updated yet, or another model.
-    """
-    with LogpCache(default_folder()) as cache:
-        if reference is None:
-            logps = reference_logps(
-                policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress
-            )
-            return [branch_sums(own) for own in logps], policy.digest
-        other = load_model(
-            reference,
-            tokenizer=policy.tokenizer,
-            dtype=master_dtype(policy.precision),
-            device=policy.scorer.device,
-            trust_remote_code=config.trust_remote_code,
-        )
-        _require_same_tokens(other.model, policy)
-        require_masters(other.model, policy.precision)
-        require_context(other.model, trees, name=other.name)
-        silenced = silence_noise(other.model)
-        choice = choose_way(other.model)
-        with Scorer(
-            other.model,
-            dtype=policy.scorer.dtype,
-            way=choice.way,
-            own_head=choice.own_head,
-            max_tokens=policy.scorer.max_tokens,
-        ) as scorer:
-            digest = model_digest(scorer)
-            logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
-        silenced.undo()
-        return [branch_sums(own) for own in logps], digest
-
-
-def peak_rate(config: TrainingConfig) -> float:
-    """The learning rate after the warm-up."""
-    if config.learning_rate is not None:
-        return config.learning_rate
-    return 1e-6 * (LORA_LEARNING_RATE_FACTOR if config.lora_rank is not None else 1.0)
-
-
-_WAYS = {"tree": "trees", "mask": "a dense mask over one row", "rows": "ordinary rows"}
-
-
 def _records(config: TrainingConfig, data: Any, notes: list[str]) -> list[Record]:
     records, faults = load_records(
         data,
@@ -294,13 +129,3 @@ def _trees(
 
 def _by_kind(kinds: Sequence[str]) -> str:
     return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
-
-
-def _require_same_tokens(model: Any, policy: Policy) -> None:
-    theirs = model.get_input_embeddings().weight.shape[0]
-    ours = policy.scorer.causal.get_input_embeddings().weight.shape[0]
-    if theirs != ours:
-        raise UsageError(
-            f"--reference has a vocabulary of {theirs} tokens and the model one of {ours};"
-            " the reference must read the policy's tokens"
-        )

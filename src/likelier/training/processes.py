@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 from torch.utils import deterministic as settings
 
-from likelier.errors import UsageError
+from likelier.errors import UsageError, WorkError, is_out_of_memory
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Names of settings in glibc's malloc.h."""
@@ -22,8 +22,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 def require_single_process(stage: str) -> None:
     """Raises `UsageError` under torchrun with several processes, which this stage cannot use yet."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world != "1":
         raise UsageError(
             f"likelier {stage} runs in one process so far, and WORLD_SIZE is {world}; start it without torchrun"
         )
@@ -59,6 +59,20 @@ def keep_freed_memory() -> None:
         library.malloc_trim(0)
         library.mallopt(_M_MMAP_THRESHOLD, 1 << 25)
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def named_shortage() -> Iterator[None]:
+    """Inside, running out of memory is a `WorkError` with the remedy, on every device."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise WorkError(
+            "out of memory; the last checkpoint is intact. Lower --max-tokens, set --gradient-checkpointing, or train"
+            " an adapter with --lora-rank 16; a run with a checkpoint goes on with --resume"
+        ) from error
 
 
 class StopRequest:

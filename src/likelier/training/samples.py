@@ -6,6 +6,7 @@ alone. KL, length, repetition and stop rate come from these answers and from not
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,10 +17,22 @@ from torch import Tensor
 
 from likelier.data.reading import load_records
 from likelier.data.trees import Tree, tree_of
-from likelier.engines.sampling import Prompt, SampledCompletion, SampledPrompt, Sampler, sample
+from likelier.engines.sampling import (
+    Prompt,
+    SampledCompletion,
+    SampledPrompt,
+    Sampler,
+    encode_prompts,
+    sample,
+)
 from likelier.errors import DataError
+from likelier.scoring.scorer import Scorer
 from likelier.stats.repetition import repetition
+from likelier.training.memory import longest_path
+from likelier.training.policy import Policy
 
+MAX_NEW_TOKENS = 64
+"""Of an answer."""
 BranchLogps = Callable[[Sequence[Tree]], Sequence[Sequence[Tensor]]]
 """Per tree and branch the log-probs of its scored tokens: `Scorer.score`, or the reference's."""
 
@@ -40,6 +53,21 @@ def read_sample_prompts(path: Path) -> list[Prompt]:
             )
         seen[record.id] = record.where
     return [Prompt(id=record.id, content=record.prompt) for record in records]
+
+
+def require_room(prompts: Sequence[Prompt], policy: Policy) -> None:
+    """Refuse prompts that leave no room for an answer, before anything is scored.
+
+    Raises:
+        DataError: names the prompt.
+    """
+    context = getattr(policy.scorer.causal.config.get_text_config(), "max_position_embeddings", None)
+    for prompt, tokens in zip(prompts, encode_prompts(policy.tokenizer, prompts), strict=True):
+        if isinstance(context, int) and len(tokens) + MAX_NEW_TOKENS > context:
+            raise DataError(
+                f"--sample-prompts: prompt {prompt.id!r} has {len(tokens)} tokens, and {MAX_NEW_TOKENS} more of an"
+                f" answer exceed the context of {policy.name}, {context}: shorten it, or leave it out"
+            )
 
 
 class PromptSamples:
@@ -65,7 +93,7 @@ class PromptSamples:
         plain: Callable[[], AbstractContextManager[Any]],
         logps: BranchLogps,
         reference_logps: BranchLogps | None,
-        max_new_tokens: int = 64,
+        max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
     ) -> None:
         self.tokenizer, self.prompts, self.write = tokenizer, list(prompts), write
@@ -111,6 +139,38 @@ class PromptSamples:
         for prompt, answer, logp, other in zip(sampled, answers, logps, reference, strict=True):
             self.write(_line(step, prompt, answer, logp, other))
         return metrics
+
+
+def prompt_samples(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    *,
+    own_reference: bool,
+    write: Callable[[Mapping[str, Any]], None],
+    seed: int,
+) -> PromptSamples:
+    """For a run's policy; its start is kept as a frozen copy, to measure how far it has gone."""
+    scorer, reference = policy.scorer, None
+    if own_reference:
+        with scorer.plain() as model:
+            frozen = copy.deepcopy(model)
+        reference = Scorer(
+            frozen, dtype=scorer.dtype, way=scorer.way, own_head=scorer.own_head, max_tokens=scorer.max_tokens
+        )
+    return PromptSamples(
+        policy.tokenizer,
+        prompts,
+        write=write,
+        plain=scorer.plain,
+        logps=_whole(scorer),
+        reference_logps=None if reference is None else _whole(reference),
+        seed=seed,
+    )
+
+
+def _whole(scorer: Scorer) -> BranchLogps:
+    """Its scores, however long an answer was sampled: `max_tokens` was chosen for the data."""
+    return lambda trees: scorer.score(trees, max_tokens=max(scorer.max_tokens, longest_path(trees)))
 
 
 def sample_metrics(answers: Sequence[SampledCompletion]) -> dict[str, float]:

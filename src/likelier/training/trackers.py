@@ -92,6 +92,12 @@ class WeightsAndBiases:
         self._run.finish()
 
 
+def require_tracker(name: str | None) -> None:
+    """Raises `UsageError` where the tracker's package is not installed, before a run has cost anything."""
+    if name is not None:
+        _require(name)
+
+
 def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     """What of a line can be drawn: finite numbers, without the step itself.
 

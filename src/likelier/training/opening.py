@@ -1,0 +1,126 @@
+"""What is settled and said before step 0: tokens per forward, the work ahead, and settings that would be in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from likelier.errors import UsageError
+from likelier.training.announcement import Outlook, cannot_move, paragraph
+from likelier.training.config import DpoConfig
+from likelier.training.estimate import flops, product_rate
+from likelier.training.memory import available_memory, choose_max_tokens, longest_path, memory
+from likelier.training.plan import Plan
+from likelier.training.policy import Policy
+from likelier.training.preparation import Data
+from likelier.training.step import Loss
+
+_SHARE = {"cpu": 0.12, "cuda": 0.4}
+"""Of the rate of matrix products, reached on the whole: measured once (docs/log.md), for the expected time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What is known of a run before its first step."""
+
+    paragraph: str
+    notes: list[str]
+    warnings: list[str]
+    flops_per_token: float
+    product_rate: float
+
+
+def open_run(
+    config: DpoConfig,
+    policy: Policy,
+    data: Data,
+    plan: Plan,
+    loss: Loss,
+    *,
+    parameters: Sequence[Tensor],
+    before: Any = None,
+) -> Opening:
+    """Choose the tokens per forward (set in the policy's scorer), and say what the run will do.
+
+    Args:
+        parameters: what trains.
+        before: the tokens per forward of the run that is resumed. They are chosen once: another split of a step
+            would sum its gradient in another order.
+    """
+    scorer = policy.scorer
+    needed = memory(
+        policy.model,
+        dtype=scorer.dtype,
+        optimizer=config.optimizer,
+        trainable=parameters,
+        checkpointing=config.gradient_checkpointing,
+    )
+    trees = [*plan.trees, *data.evaluation]
+    scorer.max_tokens = (
+        config.max_tokens
+        or _known(before)
+        or choose_max_tokens(
+            needed,
+            longest=longest_path(trees),
+            device=scorer.device,
+            available=available_memory(scorer.device),
+        )
+    )
+    epoch = flops(policy.model, plan.trees, training=True)
+    epochs = plan.total / plan.order.total(1)
+    once = flops(policy.model, trees, training=False) if loss.objective.needs_reference else 0.0
+    rate = product_rate(policy.model, rows=scorer.max_tokens, dtype=scorer.dtype)
+    outlook = Outlook(
+        steps=plan.total,
+        batch_size=config.batch_size,
+        epochs=epochs,
+        trees=plan.trees,
+        model=policy.model,
+        lora_rank=config.lora_rank,
+        reference=config.reference or "the policy before its first update",
+        precision=policy.precision,
+        way=policy.choice.way,
+        max_tokens=scorer.max_tokens,
+        work=epoch * epochs + once,
+        rate=rate,
+        share=_SHARE[scorer.device.type],
+        memory=needed,
+    )
+    warning = cannot_move(
+        policy.model, learning_rates=[plan.rate(step) for step in range(plan.total)], dtype=scorer.dtype
+    )
+    return Opening(
+        paragraph(outlook),
+        _second_forwards(plan, loss, scorer.max_tokens),
+        [warning] if warning else [],
+        epoch / max(1, sum(tree.num_tokens for tree in plan.trees)),
+        rate,
+    )
+
+
+def _known(before: Any) -> int | None:
+    if before is None or (isinstance(before, int) and before > 0):
+        return before
+    raise UsageError(
+        f"--resume: max_tokens in the run's config.yaml is {before!r}, no number of tokens; put back what it was,"
+        " or give --max-tokens"
+    )
+
+
+def _second_forwards(plan: Plan, loss: Loss, max_tokens: int) -> list[str]:
+    """Steps that need log-probs first and the gradient through a second forward cost a third more."""
+    if loss.objective.stepwise:
+        return [
+            f"the loss `{loss.objective.name}` takes a statistic over the whole step: log-probs come first, then the"
+            " gradient through a second forward, which costs about a third more time"
+        ]
+    cut = sum(tree.num_tokens > max_tokens for tree in plan.trees)
+    if not cut:
+        return []
+    return [
+        f"{cut} of {len(plan.trees)} prompts with their answers exceed --max-tokens {max_tokens}: they run in parts"
+        " that repeat the prompt, and their steps take a second forward (the same numbers, a third more time or more)"
+    ]

@@ -1,0 +1,92 @@
+"""The reference's log-probs of all that a run visits: of the policy before its first update, or of another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from likelier.data.trees import Tree
+from likelier.errors import UsageError
+from likelier.models.loading import load_model
+from likelier.models.noise import silence_noise
+from likelier.scoring.cache import LogpCache, default_folder
+from likelier.scoring.equality import choose_way
+from likelier.scoring.limits import require_context, require_masters
+from likelier.scoring.precision import master_dtype
+from likelier.scoring.reference import branch_sums, content_digest, model_digest, reference_logps
+from likelier.scoring.scorer import Scorer
+from likelier.training.config import DpoConfig
+from likelier.training.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a run is held to."""
+
+    sums: list[Tensor]
+    """Per tree its branches' log-probs, `[branches]` float64."""
+    content: bytes
+    """Hash of the model: weights and configuration."""
+    digest: bytes
+    """The same with all that its log-probs depend on besides."""
+
+
+def load_reference(
+    config: DpoConfig,
+    reference: Any,
+    policy: Policy,
+    trees: Sequence[Tree],
+    *,
+    on_progress: Callable[[int, int], None],
+) -> Reference:
+    """Score `trees` under the policy as it stands, which must not have been updated yet, or under another model.
+
+    Args:
+        on_progress: called with (trees scored, trees to score); never where the cache knows all.
+
+    Raises:
+        UsageError: a reference of another vocabulary, or a cache folder that cannot be written.
+    """
+    with LogpCache(default_folder()) as cache:
+        if reference is None:
+            logps = reference_logps(
+                policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress
+            )
+            return Reference([branch_sums(own) for own in logps], policy.content, policy.digest)
+        other = load_model(
+            reference,
+            tokenizer=policy.tokenizer,
+            dtype=master_dtype(policy.precision),
+            device=policy.scorer.device,
+            trust_remote_code=config.trust_remote_code,
+        )
+        _require_same_tokens(other.model, policy)
+        require_masters(other.model, policy.precision)
+        require_context(other.model, trees, name=other.name)
+        silenced = silence_noise(other.model)
+        choice = choose_way(other.model)
+        with Scorer(
+            other.model,
+            dtype=policy.scorer.dtype,
+            way=choice.way,
+            own_head=choice.own_head,
+            max_tokens=policy.scorer.max_tokens,
+        ) as scorer:
+            content = content_digest(scorer)
+            digest = model_digest(scorer, content=content)
+            logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
+        silenced.undo()
+        return Reference([branch_sums(own) for own in logps], content, digest)
+
+
+def _require_same_tokens(model: Any, policy: Policy) -> None:
+    theirs = model.get_input_embeddings().weight.shape[0]
+    ours = policy.scorer.causal.get_input_embeddings().weight.shape[0]
+    if theirs != ours:
+        raise UsageError(
+            f"--reference has a vocabulary of {theirs} tokens and the model one of {ours};"
+            " the reference must read the policy's tokens"
+        )
