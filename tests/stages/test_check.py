@@ -14,7 +14,7 @@ from likelier.data.reading import read
 from likelier.data.records import Record
 from likelier.errors import DataError, UsageError, WorkError
 from likelier.stages.check import CheckConfig, main, parse_columns
-from likelier.stages.check_tables import histogram
+from likelier.stages.check_lengths import histogram, print_lengths
 
 GOOD = {"prompt": "How are you?", "chosen": " Fine, thanks.", "rejected": " Go away."}
 BAD = [{**GOOD, "chosen": None}, {**GOOD, "rejected": GOOD["chosen"]}, {**GOOD, "prompt": "\ud800"}]
@@ -38,7 +38,10 @@ def result(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_good_data_is_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(write(tmp_path / "a.jsonl", [GOOD])) == 0
-    assert "1 rows, 0 unusable; 1 records (1 pair)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 row, 0 unusable; 1 record (1 pair)" in out
+    assert "--model" in out
+    assert "--fix" not in out
 
 
 def test_unusable_rows_are_exit_1_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +147,34 @@ def test_hostile_text_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.C
     assert "[red]x[/red]" in out
 
 
+def test_one_file_is_named_once_and_several_each_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    first, second = (write(tmp_path / f"{name}.jsonl", [GOOD, GOOD, *BAD]) for name in "ab")
+    run(first, examples=1)
+    out = capsys.readouterr().out.partition("the longer answer")[0]
+    assert out.count(first) == 1
+    assert out.startswith(f"{first}: 5 rows, 3 unusable; 2 records (2 pairs)\n")
+    assert "row 3: `chosen` is null" in out
+    assert "row 2: says the same as row 1" in out
+    run(first, second, examples=1)
+    assert f"{second}, row 1: says the same as {first}, row 1" not in capsys.readouterr().out
+    run(first, second, examples=2)
+    assert f"{second}, row 1: says the same as {first}, row 1" in capsys.readouterr().out
+
+
+def test_what_is_trained_is_marked_without_colours_too(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = write(tmp_path / "a.jsonl", [GOOD])
+    for settings in ({"NO_COLOR": "1"}, {"FORCE_COLOR": "1", "TERM": "xterm"}):
+        for key, value in settings.items():
+            monkeypatch.setenv(key, value)
+        run(name, model=str(tiny_llama))
+        assert "⟦ Fine, thanks.<|im_end|>⟧" in capsys.readouterr().out
+
+
 def test_histogram_shows_everything_that_was_seen() -> None:
     import numpy as np
 
@@ -151,6 +182,37 @@ def test_histogram_shows_everything_that_was_seen() -> None:
     assert len(bars) == 8
     assert (bars[0], bars[-1]) == ("█", "▁")
     assert histogram(np.array([0, 0]), longest=1)[0] == "█"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_of_lengths_fit_the_terminal(width: int) -> None:
+    import io
+
+    import numpy as np
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=width)
+    lengths = {"prompt": np.array([1] * 99_999 + [987_654]), "rejected": np.array([12_345] * 7)}
+    print_lengths(console, "characters", lengths)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    # The longest figures need 70 columns beside the shortest histogram.
+    assert ("…" in "".join(lines)) == (width < 70)
+    assert ("987,654  " in "".join(lines)) == (width >= 70)
+
+
+def test_lengths_for_programs_have_their_histogram(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        write(tmp_path / "a.jsonl", [{"prompt": "p" * n, "completion": "x"} for n in (1, 1, 2, 9)]),
+        json_=True,
+    )
+    lengths = result(capsys)["lengths"]
+    found = lengths["prompt"]["histogram"]
+    assert sum(found["counts"]) == lengths["prompt"]["n"] == 4
+    assert found["edges"] == [0, *range(2, 11)]  # a length a bin, where there are few
+    assert found["counts"] == [2, 1, 0, 0, 0, 0, 0, 0, 1]
 
 
 def test_every_setting_has_a_reader() -> None:
@@ -218,7 +280,7 @@ def test_decoded_examples_mark_what_trains(
     assert run(write(tmp_path / "a.jsonl", [GOOD]), model=str(tiny_llama), as_="messages") == 0
     out = capsys.readouterr().out
     assert "<|im_start|>user" in out
-    assert "Fine, thanks." in out
+    assert "⟦ Fine, thanks.<|im_end|>⟧" in out
     assert "tokens trained" in out
 
 

@@ -51,6 +51,8 @@ class LengthBias:
 class Summary:
     """What the checks found."""
 
+    files: list[str]
+    """Where the rows stand."""
     rows: int
     unusable: int
     """Rows that are faults; the others gave `records`."""
@@ -169,6 +171,7 @@ class TextChecks:
                 warnings[kind] = len(repeats)
                 examples[kind] = [self._repeat(message, *pair) for pair in repeats[: self.keep].tolist()]
         return Summary(
+            files=list(self._files),
             rows=self._rows,
             unusable=self.faults.total(),
             records=len(self._places),

@@ -30,7 +30,7 @@ class Encoded:
 
     trees: list[Tree]
     counts: Counter[str] = field(default_factory=Counter)
-    """By kind (`"boundary split"`, `"prompt tokens lost"` …): rows, or tokens where the kind says so."""
+    """By kind (`"boundary split"`, `"prompt tokens lost"` …): rows; of kinds of answers, answers; or tokens."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """By kind: where the first few stand."""
     refused: list[Fault] = field(default_factory=list)

@@ -149,9 +149,10 @@ class RowEncoder:
             tokens, scored = self._tokens(draft, at, text, starts, continuations)
             if not prompt and tokens:
                 scored[0] = False
-                self._tally.note(UNSCORED, draft.record)
             require_scored(draft.record, at, scored)
             branches.append(Branch(at, np.asarray(tokens, np.int32), np.asarray(scored, np.bool_)))
+        if not prompt:
+            self._tally.note(UNSCORED, draft.record)
         longest = max(len(branch.tokens) for branch in branches)
         too_long = max_length is not None and len(prompt) + longest > max_length
         record = draft.record if too_long else without_text(draft.record)

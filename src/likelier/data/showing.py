@@ -112,5 +112,5 @@ def _name(tree: Tree, branch: int) -> str:
         return "chosen" if branch == comparison.chosen else "rejected"
     wins = sum(comparison.chosen == branch for comparison in tree.comparisons)
     losses = sum(comparison.rejected == branch for comparison in tree.comparisons)
-    compared = f", preferred {wins} and not preferred {losses} times" if tree.comparisons else ""
+    compared = f" (better than {wins}, worse than {losses})" if tree.comparisons else ""
     return f"answer {branch + 1}{compared}"

@@ -104,7 +104,18 @@ def _report(config: CheckConfig, summary: Summary, tokens: _TokenChecks | None, 
         print(json.dumps(check_tables.as_json(summary, tokens.found if tokens else None)))
     else:
         check_tables.show(summary, tokens.found if tokens else None, shown)
+        _say_files(config, summary)
     return int(summary.unusable > 0)
+
+
+def _say_files(config: CheckConfig, summary: Summary) -> None:
+    """What was written where, or how to part the rows."""
+    if config.fix:
+        print(f"{summary.records:,} usable records are in {config.fix}")
+    if config.rejected:
+        print(f"{summary.unusable:,} unusable rows are in {config.rejected}, with reasons")
+    if summary.unusable and not (config.fix or config.rejected):
+        print("--fix clean.jsonl --rejected bad.jsonl writes the usable rows, and the others with reasons")
 
 
 def _check_paths(config: CheckConfig) -> None:
