@@ -241,3 +241,12 @@ def test_a_model_with_another_kind_of_state_is_refused(tokenizer: Any) -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], flag: str) -> None:
     with pytest.raises(UsageError, match=flag):
         Sampler(**setting)
+
+
+def test_messages_need_a_chat_template(tokenizer: Any) -> None:
+    bare = copy.copy(tokenizer)
+    bare.chat_template = None
+    turns = Prompt(id="greeting", content=[{"role": "user", "content": "Hi"}])
+    with pytest.raises(ModelError, match=r"prompt 'greeting' is a list of messages.*no chat template"):
+        encode_prompts(bare, [turns])
+    assert encode_prompts(bare, [Prompt(id="raw", content="Hi")])

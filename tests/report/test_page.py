@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import random
 import re
+from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
-from likelier.report.comparison import compare
+from likelier.report.comparison import Change, compare
 from likelier.report.page import DemoPage, Example, SideBySide, render_page
+from likelier.stats import Estimate
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> & {{ 7 * 7 }}"
 VOID = {"meta", "br", "img", "hr", "input", "link"}
@@ -130,6 +133,58 @@ def test_ids_are_the_pages_only_ones_and_resolve() -> None:
     assert set(re.findall(r'(?:url\(|href=")#([^")]+)', html)) <= set(ids)
 
 
+def test_pictures_name_themselves_their_axes_and_units() -> None:
+    html = render_page(page(reward="vader"))
+    pictures = [attributes for tag, attributes in read(html).tags if tag == "svg"]
+    assert [picture["role"] for picture in pictures] == ["img"] * 4
+    assert len({picture["aria-label"] for picture in pictures}) == 4
+    for axis in (
+        "reward of an answer (vader)",
+        "% of answers",
+        "held-out prompts, by their change",
+        "change of mean reward (vader)",
+        "loss, nats",
+        "margin u",
+        "accuracy",
+        "KL to the reference, nats per answer (dots: prompts)",
+        "mean reward (vader)",
+    ):
+        assert f">{axis}</text>" in html, axis
+
+
+@pytest.mark.parametrize("reward", ["regex:^$|a$", r"regex:\$\d+_{", "module:$_$" + 30 * "x"])
+def test_a_rewards_name_is_no_formula(reward: str) -> None:
+    assert f">reward of an answer ({reward[:19]}" in unescape(render_page(page(reward=reward)))
+
+
+def test_longer_answers_are_spoken_of() -> None:
+    grown = replace(
+        page().comparison, length=Change(name="length", before=of(9.0), after=of(13.25), change=of(4.25))
+    )
+    html = " ".join(render_page(page(comparison=grown)).split())
+    assert "The answers became longer by 4.2 tokens." in html
+    assert "part of the gain may be length" in html
+    assert "became longer" not in render_page(page())
+
+
+def of(value: float) -> Estimate:
+    return Estimate(value=value, low=value - 0.5, high=value + 0.5, n=12, clusters=12)
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    one = render_page(page(num_pairs=1, num_undecided=1, num_skipped=1, num_train_prompts=1))
+    for text in (
+        "1 prompt had",
+        "1 prompt with an empty answer was left out",
+        "answered 1 prompt, a",
+        "(1 pair)",
+    ):
+        assert text in " ".join(one.split())
+    many = " ".join(render_page(page(num_pairs=1538, num_undecided=2, num_skipped=3)).split())
+    for text in ("2 prompts had", "3 prompts with an empty answer were left out", "One of the 1,538 pairs"):
+        assert text in many
+
+
 def test_pictures_are_coloured_by_the_page() -> None:
     html = render_page(page())
     assert not re.search(r"#0[1-5]0[1-5]0[1-5]", html)
@@ -148,6 +203,21 @@ def test_no_gain_is_called_none() -> None:
     assert "No significant change in this run" in html
     assert "this may be chance" in html
     assert "became likelier" not in html.split("</h1>")[0]
+
+
+def test_one_prompt_is_not_called_an_interval() -> None:
+    comparison = compare(
+        samples(1),
+        samples(1),
+        rewards_before=[[0.0, 0.1]],
+        rewards_after=[[0.8, 0.9]],
+        kl=[[1.0, 2.0]],
+        kl_estimator="k1",
+    )
+    html = render_page(page(comparison=comparison))
+    assert "No significant change in this run" in html
+    assert "one prompt allows no interval, so this may be chance" in html
+    assert "it holds 0" not in html
 
 
 def test_a_loss_is_called_one() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from likelier.errors import DataError, UsageError, WorkError
+from likelier.cli import parse
+from likelier.engines.sampling import SampledCompletion, SampledPrompt
+from likelier.errors import DataError, ModelError, UsageError, WorkError
 from likelier.stages.demo import DemoConfig, DemoResult, demo
 from likelier.stages.demo_prompts import read_demo_prompts
+from likelier.stages.demo_report import next_commands
 from likelier.stages.dpo import dpo
+from likelier.stages.label import LabelConfig, label_file
 from likelier.training.run import Run
 
 FILES = [
@@ -137,6 +143,58 @@ def test_an_earlier_demo_is_replaced_only_when_asked(
     with pytest.raises(UsageError, match="holds something else than a demo"):
         demo(other)
     assert (other.out / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_wrong_model_leaves_an_earlier_demo_as_it_was(tmp_path: Path, tiny_llama: Path) -> None:
+    config = settings(tmp_path, tmp_path / "no-model-here", overwrite=True)
+    config.out.mkdir()
+    for name in ("prompts-train.jsonl", "page.html"):
+        (config.out / name).write_text("of an earlier demo")
+    with pytest.raises(ModelError, match="no-model-here"):
+        demo(config)
+    assert (config.out / "page.html").read_text() == "of an earlier demo"
+
+
+def test_the_story_is_told_on_a_pair_that_was_trained_on(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pair of answers furthest apart has an empty one, so its prompt was left out of the preferences."""
+    from likelier.models.loading import load_model
+    from likelier.stages.demo_pair import widest_pair
+
+    answers = {"empty": ["", "a b c d e f g"], "kept": ["a b c", "a"], "cut": ["a b c d e", "a"]}
+    sampled = [
+        SampledPrompt(
+            id=name,
+            prompt=f"say {name}",
+            prompt_tokens=[5],
+            completions=[
+                SampledCompletion(text=text, tokens=[6 + k, 2], logp=-1.0, finish=ends)
+                for k, (text, ends) in enumerate(
+                    zip(texts, ["stop", "length" if name == "cut" else "stop"], strict=True)
+                )
+            ],
+        )
+        for name, texts in answers.items()
+    ]
+    rows = [
+        {"id": p.id, "prompt": p.prompt, "completions": [asdict(c) for c in p.completions]} for p in sampled
+    ]
+    samples, out = write(tmp_path / "samples.jsonl", rows), tmp_path / "preferences.jsonl"
+    assert label_file(LabelConfig(samples=samples, reward="length", out=out)).skipped == 1
+    pair = widest_pair(out, sampled, load_model(tiny_llama).model, beta=0.1)
+    assert (pair.example.prompt, pair.example.chosen, pair.example.rejected) == ("say kept", "a b c", "a")
+    assert (pair.example.chosen_score, pair.example.rejected_score) == (3.0, 1.0)
+    assert pair.answer_tokens == ([6, 2], [7, 2])
+
+
+def test_the_next_commands_can_be_pasted_and_parse(tmp_path: Path) -> None:
+    config = DemoConfig(out=tmp_path / "my runs", beta=0.2)
+    for _, command in next_commands(config, model="a model"):
+        words = shlex.split(command)
+        assert words[0] == "likelier"
+        parse(words[1], words[2:])
+    assert "--beta 1 " in next_commands(config, model="a model")[1][1]
 
 
 def test_a_stopped_training_is_not_measured(

@@ -156,6 +156,11 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]
     for prompt in prompts:
         if isinstance(prompt.content, str):
             tokens = tokenizer(prompt.content)["input_ids"]
+        elif not getattr(tokenizer, "chat_template", None):
+            raise ModelError(
+                f"prompt {prompt.id!r} is a list of messages, and the model's tokenizer has no chat template: "
+                "give prompts as plain text, or take a model that was trained to chat"
+            )
         else:
             text = tokenizer.apply_chat_template(prompt.content, tokenize=False, add_generation_prompt=True)
             tokens = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -121,16 +121,28 @@ def render_page(page: DemoPage) -> str:
         percent=percent,
         interval_percent=interval_percent,
         duration=duration,
+        plural=plural,
     )
+    reward = _on_an_axis(page.reward)
     pictures = {
-        "rewards": rewards_picture(page.comparison, reward=page.reward),
-        "changes": changes_picture(page.comparison),
+        "rewards": rewards_picture(page.comparison, reward=reward),
+        "changes": changes_picture(page.comparison, reward=reward),
         "training": training_picture(page.metrics),
-        "frontier": frontier_picture(page.comparison),
+        "frontier": frontier_picture(page.comparison, reward=reward),
     }
     # The pictures are ours: their only text is numbers, fixed labels and the reward's name, escaped in SVG.
     safe = {name: Markup(svg) for name, svg in pictures.items()}
     return environment.get_template("page.html.j2").render(page=page, pictures=safe)
+
+
+def _on_an_axis(name: str) -> str:
+    """A reward's name where there is room for 20 letters and a dollar sign begins a formula.
+
+    >>> _on_an_axis("vader"), _on_an_axis("regex:^[$]" + 20 * "9")
+    ('vader', 'regex:^[\\\\$]999999999…')
+    """
+    short = name if len(name) <= 20 else f"{name[:19]}…"
+    return short.replace("$", r"\$")
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -162,6 +174,15 @@ def interval(estimate: Estimate, digits: int = 2) -> str:
     if estimate.low is None or estimate.high is None:
         return "no interval"
     return f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "pair"), plural(1234, "pair")
+    ('1 pair', '1,234 pairs')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -25,20 +25,18 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "likelier",
     "font.family": "sans-serif",
-    "font.size": 9,
+    "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
     "xtick.color": INK,
     "ytick.color": INK,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
 }
-_SIZE = (4.4, 2.95)
+_SIZE = (4.4, 3.1)
 Metrics = Sequence[dict[str, Any]]
 
 
@@ -57,11 +55,11 @@ def rewards_picture(comparison: Comparison, *, reward: str) -> str:
             style = "--" if name == "before" else "-"
             axes.axvline(fmean(values), color=color, linestyle=style, linewidth=1.4)
         axes.set(xlabel=f"reward of an answer ({reward})", ylabel="% of answers")
-        figure.legend(loc="outside upper right", ncols=2, title="lines: means")
-        return _svg(figure, "rewards")
+        figure.legend(loc="outside upper right", ncols=2)
+        return _svg(figure, "rewards", "Rewards of all answers before and after, as a histogram")
 
 
-def changes_picture(comparison: Comparison) -> str:
+def changes_picture(comparison: Comparison, *, reward: str) -> str:
     """The change of each prompt's mean reward, in order of size, with the mean and its interval."""
     pairs = zip(comparison.rewards_before, comparison.rewards_after, strict=True)
     changes = sorted(fmean(after) - fmean(before) for before, after in pairs)
@@ -77,9 +75,9 @@ def changes_picture(comparison: Comparison) -> str:
         label = "mean, 95 % interval" if mean.interval is not None else "mean"
         place = {"xytext": (0, 6), "textcoords": "offset points", "va": "bottom"}
         axes.annotate(label, (1, (mean.interval or (0, mean.value))[1]), **place)  # type: ignore[arg-type]
-        axes.set(xlabel="held-out prompts, by their change", ylabel="change of mean reward")
+        axes.set(xlabel="held-out prompts, by their change", ylabel=f"change of mean reward ({reward})")
         axes.margins(x=0.01)
-        return _svg(figure, "changes")
+        return _svg(figure, "changes", "Change of the mean reward of each held-out prompt")
 
 
 def training_picture(metrics: Metrics) -> str:
@@ -87,7 +85,7 @@ def training_picture(metrics: Metrics) -> str:
     steps = [line["step"] for line in metrics]
     panels = (
         ("rewards/margins", "margin u", 0.0),
-        ("loss", "loss", math.log(2)),
+        ("loss", "loss, nats", math.log(2)),
         ("rewards/accuracies", "accuracy", 0.5),
     )
     with rc_context(_STYLE):
@@ -96,12 +94,12 @@ def training_picture(metrics: Metrics) -> str:
             axes.axhline(start, color=FAINT, linewidth=1, linestyle=":")
             axes.plot(steps, [line[key] for line in metrics], color=AFTER)
             axes.set_ylabel(name)
-        axes.set_xlabel("step (dotted: the value at θ = ref)")
+        axes.set_xlabel("optimiser step (dotted: the value at θ = ref)")
         figure.align_ylabels()
-        return _svg(figure, "training")
+        return _svg(figure, "training", "Margin, loss and accuracy at each step of training")
 
 
-def frontier_picture(comparison: Comparison) -> str:
+def frontier_picture(comparison: Comparison, *, reward: str) -> str:
     """Mean reward against KL to the reference: where training started, where it ended, prompt by prompt."""
     start, end, kl = comparison.reward.before, comparison.reward.after, comparison.kl
     with rc_context(_STYLE):
@@ -112,10 +110,12 @@ def frontier_picture(comparison: Comparison) -> str:
         _cross(axes, 0.0, start, None, BEFORE, "s")
         _cross(axes, kl.value, end, kl.interval, AFTER, "o")
         text = {"textcoords": "offset points", "weight": "bold"}
-        axes.annotate(r"$\pi_{ref}$", (0, start.value), xytext=(8, -14), color=BEFORE, **text)  # type: ignore[arg-type]
+        axes.annotate(r"$\pi_{ref}$", (0, start.value), xytext=(10, -4), color=BEFORE, **text)  # type: ignore[arg-type]
         axes.annotate(r"$\pi_\theta$", (kl.value, end.value), xytext=(8, 8), color=AFTER, **text)  # type: ignore[arg-type]
-        axes.set(xlabel="KL to the reference, nats per answer (dots: prompts)", ylabel="mean reward")
-        return _svg(figure, "frontier")
+        axes.set(
+            xlabel="KL to the reference, nats per answer (dots: prompts)", ylabel=f"mean reward ({reward})"
+        )
+        return _svg(figure, "frontier", "Mean reward against KL to the reference")
 
 
 def _cross(
@@ -132,8 +132,11 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element: without a size of its own, ids that no other has, colours by variable."""
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as an SVG element: without a size of its own, ids that no other has, colours by variable.
+
+    `label` is what a screen reader says of it.
+    """
     figure.patch.set_alpha(0)
     for axes in figure.axes:
         axes.patch.set_alpha(0)
@@ -146,6 +149,7 @@ def _svg(figure: Figure, name: str) -> str:
     svg = re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", svg)
     svg = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", svg)
     svg = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", svg)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
     for color, variable in _VARIABLES.items():
         svg = svg.replace(color, f"var(--{variable})")
     return svg

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -88,22 +89,23 @@ def write_report(
 def next_commands(config: DemoConfig, *, model: str) -> list[tuple[str, str]]:
     """Three commands that go on from here: (what it does, the command)."""
     preferences, trained = config.out / "preferences.jsonl", config.out / "run" / "model"
-    other = config.out.with_name(f"{config.out.name}-beta")
+    scores, other = config.out / "scores.jsonl", config.out.with_name(f"{config.out.name}-beta")
+    rate, beta = f"{config.learning_rate:g}", f"{5 * config.beta:g}"
+    check = ["check", "--data", preferences, "--model", trained]
+    train = ["dpo", "--model", model, "--data", preferences, "--beta", beta, "--learning-rate", rate]
+    score = ["score", "--model", trained, "--reference", model, "--data", preferences, "--out", scores]
     return [
+        ("Look at the preferences as training saw them", _command(check)),
         (
-            "Look at the preferences as training saw them",
-            f"likelier check --data {preferences} --model {trained}",
+            f"Train again, held closer to the reference: β = {beta} (or on --data of your own)",
+            _command([*train, "--out", other]),
         ),
-        (
-            "Train again, held closer to the reference (or on --data of your own)",
-            f"likelier dpo --model {model} --data {preferences} --beta {5 * config.beta:g} "
-            f"--learning-rate {config.learning_rate:g} --out {other}",
-        ),
-        (
-            "Ask the trained model how likely any answers are",
-            f"likelier score --model {trained} --data {preferences} --out {config.out / 'scores.jsonl'}",
-        ),
+        ("Score every answer under the trained model: log-probs, and rewards β log π/π_ref", _command(score)),
     ]
+
+
+def _command(words: Sequence[object]) -> str:
+    return shlex.join(["likelier", *map(str, words)])
 
 
 def _side_by_side(

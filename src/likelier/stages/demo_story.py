@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from likelier.engines.sampling import SampledPrompt
 from likelier.report.comparison import Change, Comparison
-from likelier.report.page import Example, interval, interval_percent, number, percent, signed
+from likelier.report.page import Example, interval, interval_percent, number, percent, plural, signed
 from likelier.stages.demo_prompts import last_turn
 from likelier.stages.label import Labelled
 
@@ -37,6 +37,15 @@ class Story:
         """A paragraph of rich markup."""
         self.console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
+    def _columns(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Rows whose last column wraps within itself."""
+        table = Table.grid(padding=(0, 2, 0, 0))
+        for _ in rows[0]:
+            table.add_column(justify="right" if len(rows[0]) == 3 and len(table.columns) == 1 else "left")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(Padding(table, (0, 0, 0, 4), expand=False))
+
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """A step with its title and, on a terminal, a bar; yields what advances it."""
@@ -54,29 +63,42 @@ class Story:
         self.seconds[title] = time.perf_counter() - begun
         self.say(f"[dim]{self.seconds[title]:.1f} s[/dim]")
 
-    def opening(self, *, model: str, reward: str, minutes: float | None) -> None:
-        """What will happen, and how long it takes."""
+    def opening(self, *, model: str, reward: str) -> None:
+        """What will happen."""
         self.console.print("[bold]likelier demo[/bold]: makes the answers people prefer likelier")
         self.say(f"model {escape(model)}, reward {escape(reward)}")
-        if minutes is not None:
-            self.say(f"This takes about [bold]{minutes:.0f} minutes[/bold] here and uses no network.")
+
+    def expects(self, minutes: float) -> None:
+        """How long it will take."""
+        time = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{max(10, round(6 * minutes) * 10)} seconds"
+        self.say(f"This takes about [bold]{time}[/bold] here and uses no network.")
 
     def sampled(self, prompts: list[SampledPrompt]) -> None:
         """One prompt with what was drawn for it."""
         first, count = prompts[0], sum(len(prompt.completions) for prompt in prompts)
         self.say(f"{count} answers. To “{_line(last_turn(first.prompt))}” it said:")
-        for answer in first.completions:
-            self.say(f"  [dim]·[/dim] {_line(answer.text)}")
+        self._columns([("[dim]·[/dim]", _line(answer.text)) for answer in first.completions])
 
     def labelled(self, labelled: Labelled, example: Example) -> None:
         """The preference data, and the pair that carries the story."""
+        left_out = [
+            f"{plural(labelled.undecided, 'prompt')} whose answers all scored alike",
+            f"{plural(labelled.skipped, 'prompt')} with an empty answer",
+        ]
+        counts = (labelled.undecided, labelled.skipped)
+        without = " and ".join(text for text, count in zip(left_out, counts, strict=True) if count)
         self.say(
-            f"{labelled.pairs} pairs on {labelled.prompts} prompts; left out are {labelled.undecided} whose "
-            f"answers all scored alike and {labelled.skipped} with an empty answer. One pair, y_w ≻ y_l:"
+            f"{plural(labelled.pairs, 'pair')} on {plural(labelled.prompts, 'prompt')}"
+            + (f"; left out: {without}" if without else "")
+            + ". One of them, y_w ≻ y_l (y_w is preferred):"
         )
-        self.say(f"  [dim]x[/dim]    {_line(example.prompt)}")
-        self.say(f"  [blue]y_w[/blue]  {number(example.chosen_score):>6}  {_line(example.chosen)}")
-        self.say(f"  [yellow]y_l[/yellow]  {number(example.rejected_score):>6}  {_line(example.rejected)}")
+        self._columns(
+            [
+                ("[dim]x[/dim]", "", _line(example.prompt)),
+                ("[blue]y_w[/blue]", number(example.chosen_score), _line(example.chosen)),
+                ("[yellow]y_l[/yellow]", number(example.rejected_score), _line(example.rejected)),
+            ]
+        )
 
     def before_training(self, example: Example) -> None:
         """Where training starts: u = 0."""
@@ -117,12 +139,15 @@ class Story:
             f"win rate {percent(comparison.win_rate.value)} {interval_percent(comparison.win_rate)}, "
             f"KL(π_θ ‖ π_ref) {number(comparison.kl.value)} {interval(comparison.kl)} nats per answer"
         )
+        if length.change.excludes(0.0) and length.change.value > 0 and comparison.verdict == "gain":
+            self.say("The answers became longer: part of the gain may be length.")
         verdicts = {
             "gain": "[bold green]The gain is significant.[/bold green]",
             "loss": "[bold red]The answers became significantly worse.[/bold red]",
-            "none": "[bold yellow]The interval holds 0: no significant change in this run.[/bold yellow]",
+            "none": "[bold yellow]No significant change in this run: {why}.[/bold yellow]",
         }
-        self.say(verdicts[comparison.verdict])
+        why = "the interval holds 0" if reward.change.interval else "one prompt allows no interval"
+        self.say(verdicts[comparison.verdict].format(why=why))
 
     def closing(self, page: str, commands: list[tuple[str, str]]) -> None:
         """Where the page is, and what to do next."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from likelier.data.trees import tree_of
 from likelier.engines.decoding import generation_copy
 from likelier.engines.divergence import estimate_kl
 from likelier.engines.rewards import Reward, resolve_reward
@@ -21,23 +19,18 @@ from likelier.errors import UsageError, WorkError
 from likelier.models.loading import Loaded, load_model
 from likelier.report.comparison import Comparison, compare
 from likelier.report.page import Example
-from likelier.scoring.scorer import Scorer
 from likelier.stages.demo import DemoConfig
-from likelier.stages.demo_prompts import DemoPrompt, last_turn, read_demo_prompts, write_demo_prompts
+from likelier.stages.demo_pair import Pair, pair_logps, widest_pair
+from likelier.stages.demo_prompts import DemoPrompt, read_demo_prompts, write_demo_prompts
 from likelier.stages.demo_report import next_commands, write_report
 from likelier.stages.demo_story import Story
+from likelier.stages.demo_time import PARAMETERS, expected_minutes
 from likelier.stages.dpo import dpo
 from likelier.stages.label import LabelConfig, Labelled, label_file
 from likelier.stages.sample import SampleConfig, sample_file
 
 HELD_OUT_SEED = 1
 """Added to the seed for held-out answers: they share no random number with those trained on."""
-PARAMETERS = 134.5e6
-"""Of the default model."""
-FIXED_SECONDS = 40.0
-"""Of a demo: loading, labels, pictures."""
-SHARE = 0.25
-"""Of the rate of matrix products, reached on the whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,65 +107,44 @@ def walk(config: DemoConfig) -> tuple[Path, Path, str]:
     return page, results, comparison.verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The pair that carries the story, with its tokens."""
-
-    example: Example
-    prompt_tokens: list[int]
-    answer_tokens: tuple[list[int], list[int]]
-    """Chosen, rejected."""
-
-
 def _prepare(config: DemoConfig) -> Walk:
     """Refuses what cannot work before anything takes time, and says how long the rest will."""
     reward = resolve_reward(config.reward)
     prompts = read_demo_prompts(config.prompts)
     size = QUICK if config.quick else FULL
-    _make_folder(config)
+    _check_folder(config)
     new = Walk(config=config, size=size, folder=config.out, story=Story(), reward=reward, prompts=prompts)
-    minutes = expected_minutes(new) if config.model is None else None
-    new.story.opening(model=new.model_name, reward=reward.name, minutes=minutes)
-    write_demo_prompts(new.folder / "prompts-train.jsonl", new.train_prompts)
-    write_demo_prompts(new.folder / "prompts-held-out.jsonl", prompts["held-out"])
+    new.story.opening(model=new.model_name, reward=reward.name)
+    if config.model is None:
+        new.story.expects(_minutes(new, PARAMETERS))
     return new
 
 
-def expected_minutes(new: Walk) -> float:
-    """For the default model: a fixed part, and floating-point work at the rate of this machine."""
-    train = len(new.train_prompts)
-    held_out = len(new.prompts["held-out"])
-    answer = PARAMETERS * 2 * new.config.max_new_tokens
-    sampled = train * new.size.answers + 2 * held_out * new.size.held_out_answers
-    measured = 2 * held_out * new.size.held_out_answers
-    trained = train * new.size.answers * (1 + 3 * new.size.epochs)
-    return (FIXED_SECONDS + answer * (sampled + measured + 2 * trained) / (SHARE * _matrix_rate())) / 60
-
-
-def _matrix_rate() -> float:
-    """Floating-point operations a second of a linear layer of the default model's size, undisturbed."""
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    layer = nn.Linear(576, 1536, bias=False, dtype=torch.bfloat16 if fast else torch.float32)
-    rows = torch.ones(512, 576, dtype=layer.weight.dtype)
-    with torch.inference_mode():
-        layer(rows)
-        times = []
-        begun = time.perf_counter()
-        while time.perf_counter() - begun < 0.2:
-            start = time.perf_counter()
-            layer(rows)
-            times.append(time.perf_counter() - start)
-    return 2 * 512 * 576 * 1536 / min(times)
+def _minutes(new: Walk, parameters: float) -> float:
+    held_out = len(new.prompts["held-out"]) * new.size.held_out_answers
+    train = len(new.train_prompts) * new.size.answers
+    return expected_minutes(
+        parameters,
+        sampled=train + 2 * held_out,
+        compared=held_out,
+        trained=train * (1 + 3 * new.size.epochs),
+        tokens=new.config.max_new_tokens,
+    )
 
 
 def _load(new: Walk) -> Loaded:
-    """The model that is the reference, and that the policy starts from."""
+    """The model that is the reference, and that the policy starts from; only then is the folder made."""
     with new.story.step("1 · The reference π_ref is the model as it is"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = load_model(new.model, device=device)
         parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
         new.story.say(f"{new.model_name}, {parameters / 1e6:.1f} M parameters")
-        return loaded
+        if new.config.model is not None:
+            new.story.expects(_minutes(new, parameters))
+    _make_folder(new.config)
+    write_demo_prompts(new.folder / "prompts-train.jsonl", new.train_prompts)
+    write_demo_prompts(new.folder / "prompts-held-out.jsonl", new.prompts["held-out"])
+    return loaded
 
 
 def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, Pair]:
@@ -192,45 +164,9 @@ def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, 
     with new.story.step("3 · The reward says which answers are better"):
         preferences = new.folder / "preferences.jsonl"
         labelled = label_file(LabelConfig(samples=config.out, reward=new.config.reward, out=preferences))
-        pair = _widest_pair(new, sampled, loaded.model)
+        pair = widest_pair(preferences, sampled, loaded.model, beta=new.config.beta)
         new.story.labelled(labelled, pair.example)
     return labelled, pair
-
-
-def _widest_pair(new: Walk, sampled: Sequence[SampledPrompt], model: nn.Module) -> Pair:
-    """The pair whose scores lie furthest apart, of answers that ended by themselves if there are any."""
-    best: tuple[tuple[bool, float], SampledPrompt, int, int] | None = None
-    for prompt in sampled:
-        scores = _rewards(new.reward, [prompt])[0]
-        for high in range(len(scores)):
-            for low in range(len(scores)):
-                ended = {prompt.completions[high].finish, prompt.completions[low].finish} == {"stop"}
-                key = (ended and scores[high] > scores[low], scores[high] - scores[low])
-                if best is None or key > best[0]:
-                    best = (key, prompt, high, low)
-    assert best is not None  # `label_file` has refused samples without a pair
-    _, prompt, high, low = best
-    chosen, rejected = prompt.completions[high], prompt.completions[low]
-    tokens = (chosen.tokens, rejected.tokens)
-    logps = _logps(model, prompt.prompt_tokens, tokens)
-    scores = new.reward([prompt.prompt] * 2, [chosen.text, rejected.text])
-    example = Example(
-        prompt=last_turn(prompt.prompt),
-        chosen=chosen.text,
-        rejected=rejected.text,
-        chosen_score=scores[0],
-        rejected_score=scores[1],
-        beta=new.config.beta,
-        reference_logps=logps,
-        policy_logps=logps,
-    )
-    return Pair(example, prompt.prompt_tokens, tokens)
-
-
-def _logps(model: nn.Module, prompt: list[int], answers: tuple[list[int], list[int]]) -> tuple[float, float]:
-    with Scorer(model, dtype=torch.float32, way="rows") as scorer:
-        chosen, rejected = scorer.score([tree_of(prompt, answers)])[0]
-    return float(chosen.sum()), float(rejected.sum())
 
 
 def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]], Example]:
@@ -253,7 +189,7 @@ def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[d
         if run.stopped is not None:
             raise WorkError(f"training was stopped by {run.stopped}, so nothing was measured")
         steps = [line for line in run.metrics if "loss" in line]
-        logps = _logps(run.model, pair.prompt_tokens, pair.answer_tokens)
+        logps = pair_logps(run.model, pair.prompt_tokens, pair.answer_tokens)
         example = replace(pair.example, policy_logps=logps)
         new.story.trained(steps, example)
     return generation_copy(run.model), steps, example
@@ -316,12 +252,18 @@ def _rewards(reward: Reward, sampled: Sequence[SampledPrompt]) -> list[list[floa
     ]
 
 
+def _check_folder(config: DemoConfig) -> None:
+    """Raises `UsageError` where `out` holds something that would be lost."""
+    if not config.out.exists() or (config.out.is_dir() and not any(config.out.iterdir())):
+        return
+    if not (config.out / "prompts-train.jsonl").is_file():
+        raise UsageError(f"{config.out} holds something else than a demo: choose another --out")
+    if not config.overwrite:
+        raise UsageError(f"{config.out} is not empty: pass --overwrite, or choose another --out")
+
+
 def _make_folder(config: DemoConfig) -> None:
-    """An empty folder, or with --overwrite one without what an earlier demo left."""
-    if config.out.exists() and any(config.out.iterdir()):
-        if not config.overwrite:
-            raise UsageError(f"{config.out} is not empty: pass --overwrite, or choose another --out")
-        if not (config.out / "prompts-train.jsonl").is_file():
-            raise UsageError(f"{config.out} holds something else than a demo: choose another --out")
+    """An empty folder, without what an earlier demo left."""
+    if config.out.exists():
         shutil.rmtree(config.out)
-    config.out.mkdir(parents=True, exist_ok=True)
+    config.out.mkdir(parents=True)
