@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from likelier.cli import main as command_line
 from likelier.data.faults import Fault
 from likelier.data.reading import read
 from likelier.data.records import Record
@@ -244,6 +247,9 @@ BAD_CSV = [
     b"prompt,completion,label\na,b,maybe\n",
     b"prompt,completion,label\na,b,\n",
     b"x,y\n1,2\n",
+    b"prompt,chosen,rejected,weight\na,b,c,1e999\n",
+    b"prompt,chosen,rejected\na,b,b\n",
+    b"prompt,chosen,rejected\n\xed\xa0\x80,b,c\n",
 ]
 
 
@@ -355,3 +361,78 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch
     assert fault.kind == "too long"
     assert isinstance(record, Record)
     assert record.row == 2
+
+
+def json_lines() -> list[bytes]:
+    """All bad rows that JSON can hold, and all bad lines, as lines of one file."""
+    rows = [row for _, row in BAD_ROWS if not any(isinstance(value, bytes) for value in row.values())]
+    return [*(json.dumps(row).encode() for row in rows), *BAD_LINES]
+
+
+def test_the_command_names_file_row_and_reason_of_every_bad_line(tmp_path: Path) -> None:
+    lines = json_lines()
+    assert len(lines) >= 250
+    path, rejected = tmp_path / "rows.jsonl", tmp_path / "bad.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    command = [sys.executable, "-m", "likelier.cli", "check", "--data", str(path), "--json"]
+    done = subprocess.run([*command, "--rejected", str(rejected)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert json.loads(done.stdout)["unusable"] == len(lines)
+    reasons = [json.loads(line) for line in rejected.read_text().splitlines()]
+    assert [reason["row"] for reason in reasons] == list(range(1, len(lines) + 1))
+    assert {reason["file"] for reason in reasons} == {str(path)}
+    assert all(reason["message"].isprintable() and reason["kind"] for reason in reasons)
+
+
+FILES = {
+    **{f"{n}.json": text for n, text in enumerate(BAD_ARRAYS)},
+    **{f"{n}.csv": text for n, text in enumerate(BAD_CSV)},
+    **{f"lone-{n}.jsonl": line for n, line in enumerate(BAD_LINES)},
+    "empty.jsonl": b"",
+    "blank.jsonl": b"\n \n",
+    "header.csv": b"prompt,chosen,rejected\n",
+    "semicolons.csv": b"prompt;chosen;rejected\na;b;c\n",
+    "twice.csv": b"prompt,chosen,chosen,rejected\na,b,c,d\n",
+    "utf16.jsonl": '{"text": "a"}\n'.encode("utf-16"),
+    "garbage.parquet": b"PAR1PAR1",
+    "cut.jsonl.gz": gzip.compress(b'{"text": "a"}\n' * 999)[:30],
+    "twice.jsonl.gz": gzip.compress(gzip.compress(b'{"text": "a"}\n')),
+    "picture.png": b"\x89PNG\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_command_ends_with_a_line_and_no_traceback(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(FILES[name])
+    code = command_line(["check", "--data", str(path), "--json"])
+    captured = capsys.readouterr()
+    if code == 2:  # the file as a whole
+        assert captured.out == ""
+        (told,) = captured.err.splitlines()
+        assert told.startswith("likelier: ")
+        assert str(path) in told
+        return
+    assert (code, captured.err) == (1, "")
+    found = json.loads(captured.out)
+    places = [example for examples in found["examples"].values() for example in examples]
+    assert found["unusable"] >= 1
+    assert {place["file"] for place in places} == {str(path)}
+    assert all(place["row"] >= 1 and place["message"] for place in places)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "a.jsonl=2", "a.jsonl=x", "folder", "a\nb.jsonl", "", "\0"])
+def test_names_that_the_command_cannot_read_are_usage_or_data_errors(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.jsonl").write_text(json.dumps(GOOD))
+    assert command_line(["check", f"--data={name}"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("likelier: ")
+    assert captured.err.count("\n") == 1

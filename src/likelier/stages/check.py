@@ -120,9 +120,9 @@ def _say_files(config: CheckConfig, summary: Summary) -> None:
 
 def _check_paths(config: CheckConfig) -> None:
     """No output may replace an input or the other output."""
-    inputs = {Path(name.rpartition("=")[0] or name).resolve() for name in config.data}
-    inputs |= {Path(name).resolve() for name in config.data}
-    outputs = [path.resolve() for path in (config.fix, config.rejected) if path]
+    names = [*config.data, *(name.rpartition("=")[0] for name in config.data)]
+    inputs = {_real(Path(name)) for name in names if name}
+    outputs = [_real(path) for path in (config.fix, config.rejected) if path]
     for path in outputs:
         if path in inputs:
             raise UsageError(f"{path} is an input: write --fix and --rejected to other files")
@@ -132,6 +132,14 @@ def _check_paths(config: CheckConfig) -> None:
         raise UsageError(
             "--max-length, --cut-answers and --allow-template-edits are checks of tokens: add --model"
         )
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL byte
+        raise UsageError(f"{str(path)!r} is no path: {error}") from None
 
 
 def _items(config: CheckConfig) -> Iterator[Record | Fault]:
