@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import math
 import re
 import shlex
 from pathlib import Path
@@ -13,9 +14,13 @@ from typing import Any
 import pytest
 
 import likelier
-from likelier.cli import STAGES, parse
+from likelier.cli import STAGES, main, parse
 from likelier.config import read_yaml
 from tests.source_tree import ROOT, SOURCE, called, modules
+from tests.training.conftest import no_timing, own_cache
+from tests.training.support import pairs, write_rows
+
+__all__ = ["no_timing", "own_cache"]
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.y*ml"))
@@ -84,6 +89,45 @@ def _check_call(name: str, keywords: set[Any]) -> None:
     module, config = STAGES[name].config.split(":")
     settings = getattr(importlib.import_module(module), config).model_fields
     assert keywords <= {*inspect.signature(function).parameters, *settings}
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def beside_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder as README's reader has it: with `preferences.jsonl`, one row of which is bad."""
+    rows = pairs(12)
+    write_rows(
+        tmp_path / "preferences.jsonl", [*rows, rows[0] | {"id": "bad", "rejected": rows[0]["chosen"]}]
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_readmes_python_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a tiny model in place of the small one, and the rows that README's `check` would leave."""
+    write_rows(beside_data / "preferences.jsonl", pairs(12))
+    (block,) = fenced(README, "python")
+    exec(compile(block.replace('"smollm2"', repr(str(tiny_llama))), "README.md", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    assert float(shown[0]) == pytest.approx(math.log(2), abs=1e-6)
+    assert shown[2].startswith("held-out accuracy of the implicit reward ")
+    assert len([line for line in shown if line.startswith("row 0.")]) == 12
+
+
+def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Line by line, with a tiny model in place of the small one; `check` finds the bad row: exit code 1."""
+    model = ["--model", str(tiny_llama)]
+    codes = []
+    for words in [words for words in commands(README) if words[0] == "likelier" and words[1] != "demo"]:
+        named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
+        codes.append(main(named if {"--model", "--help", "--config"} & {*named} else [*named, *model]))
+    assert codes == [1, 1, 0, 0, 0, 0, 0, 0, 0, 0], capsys.readouterr().err
+    assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
+    assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
+    for name in ("first", "ipo", "lora", "beta"):
+        assert (beside_data / "runs" / name / "model" / "README.md").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
