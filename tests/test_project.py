@@ -48,7 +48,7 @@ def imported_distributions() -> set[str]:
 def _required(tree: ast.AST) -> set[str]:
     """Packages of extras, imported by name: `_require("wandb")`."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and called(node) == "_require"]
-    return {ast.unparse(call.args[0]).strip("'") for call in calls}
+    return {str(call.args[0].value) for call in calls if isinstance(call.args[0], ast.Constant)}
 
 
 def test_every_import_is_a_dependency_and_every_dependency_is_imported() -> None:

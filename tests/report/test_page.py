@@ -238,6 +238,12 @@ def test_the_example_by_hand() -> None:
     assert example.loss == pytest.approx(math.log(1 + math.exp(-1)))
 
 
+@pytest.mark.parametrize(("margin", "weight", "loss"), [(5000.0, 0.0, 0.0), (-5000.0, 1.0, 5000.0)])
+def test_margins_of_any_size_have_a_weight_and_a_loss(margin: float, weight: float, loss: float) -> None:
+    example = page(margin=margin).example
+    assert (example.weight, example.loss) == (weight, pytest.approx(loss))
+
+
 def test_a_pair_still_ranked_wrongly_is_not_called_learned() -> None:
     html = render_page(page(margin=-1.0))
     assert "still\nranks this pair wrongly" in html

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from likelier.config import nearest
 from likelier.data.records import Content
+from likelier.engines.classifiers import load_classifier
 from likelier.errors import UsageError, WorkError
 
 Score = Callable[[Content, str], float]
@@ -42,10 +43,13 @@ class Reward:
 
 
 def resolve_reward(name: str) -> Reward:
-    """The reward meant by `vader`, `length`, `regex:PATTERN` or `module:function`.
+    """The reward meant by `vader`, `length`, `regex:PATTERN`, `module:function`, or a classifier's name.
+
+    A name is a classifier's where it is a folder, or has a slash in it as hub names have.
 
     Raises:
         UsageError: no such reward; the message names the nearest.
+        ModelError: no classifier of that name.
 
     >>> resolve_reward("regex:(?i)thank").score("", "Thanks a lot")
     1.0
@@ -59,11 +63,14 @@ def resolve_reward(name: str) -> Reward:
     kind, colon, rest = name.partition(":")
     if kind == "regex" and rest:
         return Reward(name, f"1 where the answer matches {rest}, else 0", _matches(name, rest))
-    if colon and kind != "regex":
+    if colon and kind != "regex" and "/" not in name:
         return Reward(name, f"the function {name}", _imported(name))
+    if kind != "regex" and ("/" in name or (name and Path(name).is_dir())):
+        classifier = load_classifier(name)
+        return Reward(name, classifier.meaning, classifier)
     raise UsageError(
-        f"unknown reward `{name}`{nearest(name, ['vader', 'length'])}: "
-        "use vader, length, regex:PATTERN or module:function"
+        f"unknown reward `{name}`{nearest(name, ['vader', 'length'])}; "
+        "known are vader, length, regex:PATTERN, module:function, or the folder or hub name of a classifier"
     )
 
 

@@ -53,12 +53,12 @@ class Example:
     @property
     def weight(self) -> float:
         """σ(−u), the pair's weight in the gradient, math.md (9)."""
-        return 1 / (1 + math.exp(self.margin))
+        return math.exp(-_softplus(self.margin))
 
     @property
     def loss(self) -> float:
         """−log σ(u)."""
-        return math.log1p(math.exp(-self.margin))
+        return _softplus(-self.margin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +143,11 @@ def _on_an_axis(name: str) -> str:
     """
     short = name if len(name) <= 20 else f"{name[:19]}…"
     return short.replace("$", r"\$")
+
+
+def _softplus(value: float) -> float:
+    """`log(1 + e^value)`, without overflow."""
+    return max(value, 0.0) + math.log1p(math.exp(-abs(value)))
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -27,7 +27,9 @@ class DemoConfig(StageConfig):
         default=None,
         description='rows with "prompt", "split" (train or held-out) and "subject"; by default our own',
     )
-    reward: str = Field(default="vader", description="vader, length, regex:PATTERN or module:function")
+    reward: str = Field(
+        default="vader", description="vader, length, regex:PATTERN, module:function or a classifier"
+    )
     out: Path = Field(
         default=Path("runs/demo"), description="the folder for samples, preferences, run and page"
     )

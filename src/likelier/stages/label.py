@@ -27,7 +27,9 @@ class LabelConfig(StageConfig):
     """What is labelled, and by what."""
 
     samples: Path = Field(description="a file that `likelier sample` wrote")
-    reward: str = Field(default="vader", description="vader, length, regex:PATTERN or module:function")
+    reward: str = Field(
+        default="vader", description="vader, length, regex:PATTERN, module:function or a classifier"
+    )
     out: Path = Field(description="the file to write")
 
 
@@ -48,7 +50,13 @@ class Labelled:
 
 
 def label_file(config: LabelConfig) -> Labelled:
-    """Scores the completions of `config.samples` and writes `config.out` and its manifest."""
+    """Scores the completions of `config.samples` and writes `config.out` and its manifest.
+
+    Raises:
+        UsageError: no such reward.
+        DataError: samples that cannot be read, or of which none is preferred to another.
+        WorkError: a reward that is no finite number.
+    """
     reward = resolve_reward(config.reward)
     # An empty answer cannot be read back as one: its row is counted and listed, not trained on.
     records, faults = load_records(config.samples, skip_bad_rows=True)

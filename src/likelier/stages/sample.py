@@ -42,7 +42,17 @@ class SampleConfig(StageConfig):
 def sample_file(
     config: SampleConfig, model: Any, tokenizer: Any, *, on_progress: Callable[[int], None] | None = None
 ) -> list[SampledPrompt]:
-    """Answers every prompt of `config.prompts` and writes `config.out` and its manifest."""
+    """Answers every prompt of `config.prompts` and writes `config.out` and its manifest.
+
+    Args:
+        config: what is sampled, and how.
+        model, tokenizer: loaded; `config.model` is the name under which they stand in the file.
+        on_progress: called with the number of answers that were just drawn.
+
+    Raises:
+        DataError: prompts that cannot be read, or that share an id.
+        ModelError: a model that cannot be sampled from, or whose context is too short.
+    """
     records, _ = load_records(config.prompts, format="prompts")
     prompts = [Prompt(id=record.id, content=record.prompt) for record in records]
     settings = config.model_dump(include={"n", "temperature", "top_p", "top_k", "max_new_tokens", "seed"})
