@@ -65,14 +65,16 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 
 
 def test_flags_of_every_kind(tmp_path: Path) -> None:
-    config = parse("--data a.jsonl --data b.jsonl --beta=0.5 --group-prompts false --merge --lora-rank 4")
+    config = parse(
+        "--data a.jsonl --data b.jsonl --beta=0.5 --group-prompts false --merge --lora-rank 4 --out c"
+    )
     assert (config.data, config.beta, config.group_prompts, config.merge) == (
         ["a.jsonl", "b.jsonl"],
         0.5,
         False,
         True,
     )
-    assert parse("--data a --merge --lora-rank 4 --seed 3").seed == 3
+    assert parse("--data a --out b --merge --lora-rank 4 --seed 3").seed == 3
     assert parse("--data a --as messages").as_ == "messages"
     assert parse("--data a --json").json_ is True
     assert parse("--data a --lora-rank 2 --lora-targets q_proj --lora-targets v_proj").lora_targets == [
@@ -129,6 +131,11 @@ def test_a_runs_own_config_starts_it_anew(tmp_path: Path, tiny_llama: Path, caps
         ("dpo", "--data: field required"),
         ("dpo a.jsonl", "`a.jsonl` is no flag; settings are given as --name value"),
         ("dpo --data a --resume", "--resume needs --out"),
+        ("dpo --data a --merge", "--merge needs --out"),
+        (
+            "dpo --data a --eval-share 0.1 --eval-every 1 --keep-best eval/loss",
+            "--keep-best needs --out",
+        ),
         (
             "dpo --data a --out b --resume --overwrite",
             "--resume goes on with a run and --overwrite deletes it",

@@ -116,52 +116,53 @@ def _flags(
     stage: str, words: list[str], config_class: type[StageConfig]
 ) -> tuple[dict[str, Any], str | None]:
     """What the words say, by field, and the `--config` file."""
-    from likelier.config import nearest
-
-    flags = {_flag(name): name for name in config_class.model_fields}
+    flags = {_flag(name): name for name in config_class.model_fields} | {"--config": "--config"}
     given: dict[str, Any] = {}
-    file = None
     rest = list(words)
     while rest:
-        word, equals, value = rest.pop(0).partition("=")
-        if not word.startswith("--"):
-            raise UsageError(
-                f"`{word}` is no flag; settings are given as --name value (see likelier {stage} --help)"
-            )
-        if word == "--config":
-            if file is not None:
-                raise UsageError("--config is given twice; one file holds all settings, flags win over it")
-            file = value if equals else _next(rest, word)
-            continue
-        name = flags.get(word)
-        if name is None:
-            raise UsageError(
-                f"unknown flag {word}{nearest(word, [*flags, '--config'])} (see likelier {stage} --help)"
-            )
-        kind = _kind(config_class.model_fields[name].annotation)
-        if kind == "switch":
-            taken = value if equals else (rest.pop(0) if rest and rest[0].lower() in _TRUTH else "true")
-            if taken.lower() not in _TRUTH:
-                raise UsageError(f"{word} is true or false, not {taken}")
-            given[name] = _TRUTH[taken.lower()]
-        elif kind == "list":
-            given.setdefault(name, []).append(value if equals else _next(rest, word))
+        word, equals, attached = rest.pop(0).partition("=")
+        name = flags.get(word) or _unknown(word, flags, stage)
+        field = config_class.model_fields.get(name)
+        kind = "value" if field is None else _kind(field.annotation)
+        read = _switch if kind == "switch" else _value
+        value = read(word, attached if equals else None, rest)
+        if kind == "list":
+            given.setdefault(name, []).append(value)
         elif name in given:
             raise UsageError(f"{word} is given twice")
         else:
-            given[name] = value if equals else _next(rest, word)
-        if given[name] in ("", [""]):
-            raise UsageError(f"{word} needs a value")
-    return given, file
+            given[name] = value
+    return given, given.pop("--config", None)
+
+
+def _unknown(word: str, flags: dict[str, str], stage: str) -> str:
+    from likelier.config import nearest
+
+    if not word.startswith("--"):
+        raise UsageError(
+            f"`{word}` is no flag; settings are given as --name value (see likelier {stage} --help)"
+        )
+    raise UsageError(f"unknown flag {word}{nearest(word, flags)} (see likelier {stage} --help)")
 
 
 _TRUTH = {"true": True, "yes": True, "false": False, "no": False}
 
 
-def _next(rest: list[str], word: str) -> str:
-    if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
+def _switch(word: str, attached: str | None, rest: list[str]) -> bool:
+    """True for the flag alone; what follows it counts only where it is `true` or `false`."""
+    if attached is None:
+        attached = rest.pop(0) if rest and rest[0].lower() in _TRUTH else "true"
+    if attached.lower() not in _TRUTH:
+        raise UsageError(f"{word} is true or false, not {attached}")
+    return _TRUTH[attached.lower()]
+
+
+def _value(word: str, attached: str | None, rest: list[str]) -> str:
+    if attached is None and rest and not (rest[0].startswith("--") and len(rest[0]) > 2):
+        attached = rest.pop(0)
+    if not attached:
         raise UsageError(f"{word} needs a value")
-    return rest.pop(0)
+    return attached
 
 
 def _keys(values: dict[str, Any], config_class: type[StageConfig]) -> dict[str, Any]:

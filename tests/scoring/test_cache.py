@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from likelier.errors import UsageError, WorkError
-from likelier.scoring.cache import LogpCache, branch_key, default_folder
+from likelier.scoring.cache import LogpCache, branch_key, cache_folder
 
 
 def entry(number, length=40, dtype=np.float32):
@@ -369,14 +369,14 @@ def test_a_file_held_too_long_is_a_work_error(tmp_path):
         second.put(dict([entry(1)]))
 
 
-def test_the_default_folder(monkeypatch, tmp_path):
+def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LIKELIER_CACHE", str(tmp_path / "own"))
-    assert default_folder() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "own"
     monkeypatch.setenv("LIKELIER_CACHE", "~/own")
-    assert default_folder() == Path.home() / "own"
+    assert cache_folder() == Path.home() / "own"
     monkeypatch.setenv("LIKELIER_CACHE", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_folder() == tmp_path / "xdg" / "likelier"
+    assert cache_folder() == tmp_path / "xdg" / "likelier"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     for platform, ending in {
         "linux": ".cache/likelier",
@@ -385,9 +385,9 @@ def test_the_default_folder(monkeypatch, tmp_path):
     }.items():
         monkeypatch.setattr(sys, "platform", platform)
         monkeypatch.delenv("LOCALAPPDATA", raising=False)
-        assert default_folder() == Path.home() / ending
+        assert cache_folder() == Path.home() / ending
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
-    assert default_folder() == tmp_path / "likelier" / "Cache"
+    assert cache_folder() == tmp_path / "likelier" / "Cache"
 
 
 def test_no_home_folder_is_a_usage_error(monkeypatch):
@@ -400,4 +400,4 @@ def test_no_home_folder_is_a_usage_error(monkeypatch):
 
     monkeypatch.setattr(Path, "home", lost)
     with pytest.raises(UsageError, match="LIKELIER_CACHE"):
-        default_folder()
+        cache_folder()

@@ -95,6 +95,14 @@ def test_a_run_that_fails_gives_the_model_back_too(tokenizer: Any) -> None:
     assert model.config.attn_pdrop == 0.5
 
 
+def test_settings_that_fail_give_the_model_back_too(tokenizer: Any) -> None:
+    model = model_of(tokenizer, "gpt2", attn_pdrop=0.5)
+    with pytest.raises(ModelError, match="LoRA cannot be added"):
+        train(model, pairs(4), tokenizer, lora_rank=2, lora_targets=["nope"])
+    assert model.config.attn_pdrop == 0.5
+    assert model.transformer.h[0].attn.attn_dropout.p == 0.5
+
+
 @pytest.mark.parametrize(
     ("weights", "precision"),
     [("float64", "float32"), ("float64", "bfloat16"), ("float32", "float64")],
@@ -124,6 +132,13 @@ def test_on_step_may_return_metrics(tmp_path: Path, tokenizer: Any) -> None:
     assert seen == [1, 2]
     assert [line["mine"] for line in run.metrics] == [10.0, 20.0]
     assert '"mine": 20.0' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_on_step_returns_numbers_and_nothing_else(tokenizer: Any) -> None:
+    answer = {"mine": torch.tensor(2.0)}
+    assert train(model_of(tokenizer), pairs(2), tokenizer, on_step=lambda _: answer).metrics[0]["mine"] == 2.0
+    with pytest.raises(UsageError, match="on_step must return numbers by name"):
+        train(model_of(tokenizer), pairs(2), tokenizer, on_step=lambda _: {"mine": "many"})
 
 
 def test_on_step_may_ask_to_stop(tmp_path: Path, tokenizer: Any) -> None:

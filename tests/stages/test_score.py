@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,63 @@ def test_the_command(tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFix
     assert json.loads(summary) == {"rows": 3, "scored_tokens": tokens, "nll_per_token": pytest.approx(nll)}
     manifest = json.loads((tmp_path / "s.manifest.json").read_text())
     assert manifest["inputs"][str(data)]["hash"].startswith("sha256:")
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from likelier.stages import score
+
+    monkeypatch.setattr(score, "load_model", lambda *_, **__: pytest.fail("the model is read"))
+    data = write_rows(tmp_path / "data.jsonl", pairs(2))
+    whole = data.read_bytes()
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(data)
+    for out, said in (
+        (data, "is the data itself; write to another file"),
+        (link, "is the data itself"),
+        (tmp_path, "is a folder; name a file in it"),
+        (data / "under" / "it.jsonl", f"{data} is a file, not a folder"),
+    ):
+        assert cli.main(["score", "--data", str(data), "--out", str(out)]) == 2
+        err = capsys.readouterr().err
+        assert said in err
+        assert err.count("\n") == 1
+    assert data.read_bytes() == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such device there")
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path, tiny_llama: Path) -> None:
+    data = write_rows(tmp_path / "data.jsonl", pairs(2))
+    words = ["score", "--model", str(tiny_llama), "--data", str(data), "--precision", "float32"]
+    assert cli.main([*words, "--out", os.devnull]) == 0
+    assert not Path(os.devnull).is_file()
+    assert not list(Path(os.devnull).parent.glob("*.manifest.json"))
+
+
+def test_a_long_pass_says_how_far_it_is(
+    tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_rows(tmp_path / "data.jsonl", pairs(20))
+    words = ["score", "--model", str(tiny_llama), "--data", str(data), "--precision", "float32"]
+    assert cli.main(words) == 0
+    assert f"{tiny_llama}: 20 of 20 prompts scored" in capsys.readouterr().err.splitlines()
+
+
+def test_a_pass_that_fails_gives_the_model_back_too(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from likelier.stages import score
+
+    model = model_of(tokenizer, "gpt2", attn_pdrop=0.5)
+    before = {name: module.forward.__func__ for name, module in model.named_modules()}
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise KeyError("mine")
+
+    monkeypatch.setattr(score, "reference_logps", broken)
+    with pytest.raises(KeyError, match="mine"):
+        likelier.score(model, pairs(1), tokenizer=tokenizer, precision="float64")
+    assert {name: module.forward.__func__ for name, module in model.named_modules()} == before
+    assert model.transformer.h[0].attn.attn_dropout.p == 0.5
 
 
 def test_rows_in_memory_are_written_with_a_manifest(tmp_path: Path, tokenizer: Any) -> None:

@@ -24,7 +24,7 @@ import torch
 import likelier
 from likelier import cli
 from likelier.scoring.scorer import Scorer
-from likelier.training import checkpoint, folder, loop, opening
+from likelier.training import best, checkpoint, folder, loop, opening
 
 
 def die(number: int) -> None:
@@ -87,6 +87,8 @@ def arm(at: str, nth: int, number: int) -> None:
         checkpoint.save_file = before(checkpoint.save_file, nth, kill)
     elif at == "half a file":
         checkpoint.save_file = before(checkpoint.save_file, nth, half_a_file)
+    elif at == "half of the best":
+        best.save_file = before(best.save_file, nth, half_a_file)
     elif at == "rename":
         from likelier.models import folders
 

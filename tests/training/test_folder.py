@@ -42,6 +42,29 @@ def test_a_folder_of_somebody_elses_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_overwriting_deletes_a_run_and_nothing_else(tmp_path: Path, tokenizer: Any) -> None:
+    """`--out ~ --overwrite` must not empty a home."""
+    home = tmp_path / "home"
+    (home / "checkpoints").mkdir(parents=True)
+    (home / "checkpoints" / "mine").write_text("dear")
+    with pytest.raises(UsageError, match="home is no run folder, and --overwrite deletes runs alone"):
+        opened(home, overwrite=True)
+    with pytest.raises(UsageError, match="home is no run folder, and --resume goes on with runs alone"):
+        opened(home, resume=True)
+    assert [path.name for path in home.iterdir()] == ["checkpoints"]
+    assert (home / "checkpoints" / "mine").read_text() == "dear"
+    run = tmp_path / "run"
+    train(model_of(tokenizer), pairs(3), tokenizer, out=run, track="tensorboard")
+    made = {entry.name for entry in run.iterdir() if not entry.name.startswith(".lock")}
+    (run / "notes.txt").write_text("dear")
+    with opened(run, overwrite=True):
+        left = {entry.name for entry in run.iterdir() if not entry.name.startswith(".lock")}
+    assert left == {"checkpoints", "notes.txt"}
+    assert not list((run / "checkpoints").iterdir())
+    assert made >= {"config.yaml", "manifest.json", "metrics.jsonl", "examples.txt", "model", "tensorboard"}
+
+
 def test_a_start_that_failed_leaves_nothing_in_the_way(tmp_path: Path, tokenizer: Any) -> None:
     """A wrong path, a mistyped column: the next try needs no --overwrite."""
     with pytest.raises(Exception, match=r"none\.jsonl"):
@@ -107,6 +130,14 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
         assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
         assert folder.cut_after(-1) == []
         assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_separators_inside_an_answer_do_not_cut_its_line(tmp_path: Path) -> None:
+    line = {"step": 1, "completion": "a\u2028b\u2029c\x85d\x0be\x1cf\r\ng"}
+    with opened(tmp_path) as folder:
+        folder.log(line, file="samples.jsonl")
+        folder.cut_after(1)
+        assert folder.lines("samples.jsonl") == [line]
 
 
 def test_lines_that_no_run_wrote_are_dropped(tmp_path: Path) -> None:

@@ -196,6 +196,9 @@ def test_config_manifest_and_card(tmp_path: Path, tiny_llama: Path) -> None:
     assert manifest["inputs"]["train"] in card
     assert manifest["inputs"]["eval"] in card
     assert "beta" in card
+    (line,) = [line for line in run.metrics if "eval/loss" in line]
+    for name in ("eval/loss", "eval/rewards/accuracies", "eval/rewards/margins"):
+        assert f"| {line[name]:.4g} |" in card
 
 
 def test_examples_show_the_trained_tokens(tmp_path: Path, tokenizer: Any) -> None:

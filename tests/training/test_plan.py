@@ -95,6 +95,16 @@ def test_what_would_change_the_update_is_refused(
     assert len(metrics_of(tmp_path / "run")) == 2
 
 
+def test_what_was_changed_is_named_not_what_follows_from_it(tmp_path: Path, tiny_llama: Path) -> None:
+    """The default learning rate of an adapter is another one."""
+    settings: dict[str, Any] = {"out": tmp_path, "precision": "float32", "learning_rate": None}
+    data = str(write_rows(tmp_path.with_suffix(".jsonl"), pairs(6)))
+    train(str(tiny_llama), data, **settings, on_step=lambda line: line["step"] == 1)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(UsageError, match="--lora-rank was None when this run began and is 2 now"):
+        train(str(tiny_llama), data, **settings, lora_rank=2, resume=True)
+
+
 def test_changed_data_and_another_model_are_refused(tmp_path: Path, tiny_llama: Path) -> None:
     import shutil
 

@@ -35,6 +35,7 @@ POINTS = {
     "between the files of a checkpoint": ("weights", 4),
     "inside a file of a checkpoint": ("half a file", 5),
     "before a checkpoint is renamed": ("rename", 3),
+    "inside the best weights": ("half of the best", 2),
     "inside a line of metrics": ("half a line", 6),
     "before the model is written": ("model", 1),
     "before the manifest is written": ("manifest", 1),

@@ -18,6 +18,7 @@ from likelier.scoring.scorer import Scorer
 from likelier.stats.repetition import repetition
 from likelier.training.samples import PromptSamples, read_sample_prompts
 from tests.models.families import tiny
+from tests.training.support import pairs, train, write_rows
 
 PROMPTS = [
     Prompt(id=f"p{n}", content=text) for n, text in enumerate(["The cat", "A good answer", "rain, " * 5])
@@ -106,6 +107,19 @@ def test_sampling_changes_nothing_of_the_run(policy: Scorer, tokenizer: Any) -> 
     watch.write = again.append
     watch.take(step=1)
     assert first == again
+
+
+def test_a_resumed_run_knows_the_answers_before(tmp_path: Path, tiny_llama: Path) -> None:
+    prompts = write_rows(tmp_path / "prompts.jsonl", [{"prompt": "the cat"}])
+    data = str(write_rows(tmp_path / "data.jsonl", pairs(6)))
+    settings: dict[str, Any] = {"precision": "float32", "sample_prompts": prompts, "sample_every": 1}
+    whole = train(str(tiny_llama), data, **settings)
+    train(str(tiny_llama), data, **settings, out=tmp_path / "run", on_step=lambda line: line["step"] == 1)
+    (tmp_path / "run" / "manifest.json").unlink()
+    run = train(str(tiny_llama), data, **settings, out=tmp_path / "run", resume=True)
+    assert [line["step"] for line in run.samples] == [0, 1, 2]
+    assert run.samples == whole.samples
+    assert run.metrics[0]["samples/kl"] == 0.0
 
 
 def test_prompts_are_read_from_rows(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -26,14 +27,17 @@ def test_stopped_and_resumed(tmp_path: Path, tiny_llama: Path) -> None:
         # In the middle of the run's third step, where no checkpoint is due.
         jobs.append(case.job(name, at="second forward", nth=3, signal=number))
         jobs.append(case.job(name, "--resume", cache="another"))
+    # The last step is done: writing the result comes first.
+    jobs.append(case.job("late", at="model", signal=signal.SIGTERM))
     results = run_all(jobs)
-    assert [result["ended"] for result in results] == [0, 1, 0, 1, 0], results
+    assert [result["ended"] for result in results] == [0, 1, 0, 1, 0, 0], results
     for name, result in (("SIGTERM", results[1]), ("Ctrl-C", results[3])):
         assert f"stopped by {name} after step" in result["errors"]
         assert "--resume goes on from there" in result["errors"]
         assert "Traceback" not in result["errors"]
     assert metrics_of(tmp_path / "term") == metrics_of(tmp_path / "whole")
-    for name in ("term", "interrupt"):
+    assert json.loads((tmp_path / "late" / "manifest.json").read_text())["result"]["stopped"] is None
+    for name in ("term", "interrupt", "late"):
         for file in ("model/model.safetensors", "checkpoints/step-8/optimizer.safetensors", "samples.jsonl"):
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 

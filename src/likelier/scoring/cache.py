@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from likelier.errors import UsageError, WorkError
+from likelier.models.sources import cache_folder
 from likelier.scoring.cache_rows import Logps, Row, branch_key, pack_row, unpack_row
 
-__all__ = ["LogpCache", "branch_key", "default_folder"]
+__all__ = ["LogpCache", "branch_key", "cache_folder"]
 
 Result = TypeVar("Result")
 
@@ -46,33 +47,11 @@ _MACHINE_FAULTS = (
 _REMEDY = "set LIKELIER_CACHE to a folder that can be written"
 
 
-def default_folder() -> Path:
-    """Where the cache lies unless told: `LIKELIER_CACHE`, else `likelier` in the platform's cache folder.
-
-    Raises:
-        UsageError: there is no home folder to put it in.
-    """
-    if chosen := os.environ.get("LIKELIER_CACHE"):
-        return Path(chosen).expanduser()
-    # The XDG specification has relative paths ignored.
-    if (xdg := os.environ.get("XDG_CACHE_HOME")) and Path(xdg).is_absolute():
-        return Path(xdg) / "likelier"
-    try:
-        if sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            return (Path(local) if local else Path.home() / "AppData" / "Local") / "likelier" / "Cache"
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "likelier"
-        return Path.home() / ".cache" / "likelier"
-    except RuntimeError:
-        raise UsageError(f"no home folder for the cache of reference log-probs: {_REMEDY}") from None
-
-
 class LogpCache:
     """A content-addressed store of per-token log-probs; several processes may use one folder at once.
 
     Args:
-        folder: made if missing; `default_folder()` is the usual one.
+        folder: made if missing; `cache_folder()` is the usual one.
         report: is told, in one line, when a damaged file was moved aside; stderr unless given.
 
     Raises:

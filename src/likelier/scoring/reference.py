@@ -61,7 +61,7 @@ def reference_logps(
     Args:
         scorer: of the reference; with `digest = model_digest(scorer)`.
         cache: where known ones are looked up and new ones kept; None does neither.
-        on_progress: called with (branches scored, branches to score).
+        on_progress: called with (trees scored, trees to score), of those that the cache lacks.
     """
     keys = [_keys(tree, digest) for tree in trees]
     known = {} if cache is None else cache.get([key for own in keys for key in own])
@@ -87,6 +87,23 @@ def reference_logps(
         cache.put(fresh)
     known |= fresh
     return [[torch.from_numpy(known[key]) for key in own] for own in keys]
+
+
+def in_tenths(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+    """An `on_progress` that says how far a pass is, in ten lines at most: it may take minutes.
+
+    >>> told = in_tenths(print, "reference")
+    >>> for done in range(1, 41):
+    ...     told(done, 40) if done > 33 else None
+    reference: 36 of 40 prompts scored
+    reference: 40 of 40 prompts scored
+    """
+
+    def told(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            say(f"{what}: {done:,} of {total:,} prompts scored")
+
+    return told
 
 
 def branch_sums(logps: Sequence[Tensor]) -> Tensor:

@@ -125,7 +125,10 @@ def train(
             if config.resume and folder.finished is not None:
                 say(f"{config.out} is finished; nothing is left to do")
                 done = load_model(config.out / "model", trust_remote_code=config.trust_remote_code)
-                return Run(done.model, done.tokenizer, folder.lines(), folder=config.out)
+                return Run(
+                    *(done.model, done.tokenizer, folder.lines(), folder.lines("samples.jsonl")),
+                    folder=config.out,
+                )
         stack.enter_context(deterministic())
         policy = load_policy(config, inputs.model, inputs.tokenizer, say=say)
         stack.callback(policy.give_back)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,20 @@ from likelier.config import named, named_data
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
 from likelier.data.faults import Fault
+from likelier.data.output import JsonLines
 from likelier.data.reading import load_records
 from likelier.data.records import Record
 from likelier.data.trees import Tree
-from likelier.errors import DataError
-from likelier.manifest import file_hash, write_manifest, write_whole
+from likelier.errors import DataError, UsageError
+from likelier.manifest import write_manifest
+from likelier.models.folders import work_error
 from likelier.models.loading import Loaded, load_model
 from likelier.models.noise import silence_noise
-from likelier.scoring.cache import LogpCache, default_folder
+from likelier.scoring.cache import LogpCache, cache_folder
 from likelier.scoring.equality import choose_way
 from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
-from likelier.scoring.reference import branch_sums, model_digest, reference_logps
+from likelier.scoring.reference import branch_sums, in_tenths, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
 from likelier.stages.score_config import ScoreConfig
 
@@ -75,14 +78,15 @@ def main(config: ScoreConfig) -> int:
         print(json.dumps({"rows": len(lines), "scored_tokens": tokens, "nll_per_token": nll}))
     elif config.out is None:
         for line in lines:
-            print(json.dumps(line, ensure_ascii=False))
+            print(json.dumps(line))
     return 0
 
 
 def _score(
     config: ScoreConfig, model: Any, data: Any, reference: Any, tokenizer: Any, *, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    precision = config.precision or default_precision(default_device())
+    _check_out(config)
+    precision = _precision(config)
     loaded = load_model(
         model,
         tokenizer=tokenizer,
@@ -91,7 +95,7 @@ def _score(
         trust_remote_code=config.trust_remote_code,
     )
     records, trees = _read(config, data, loaded.tokenizer, say)
-    logps = _sums(loaded, trees, config, precision)
+    logps = _sums(loaded, trees, config, precision, say)
     referenced = None
     if reference is not None:
         other = load_model(
@@ -101,14 +105,48 @@ def _score(
             device=default_device(),
             trust_remote_code=config.trust_remote_code,
         )
-        referenced = _sums(other, trees, config, precision)
+        referenced = _sums(other, trees, config, precision, say)
     lines = list(_lines(records, trees, logps, referenced, config.beta))
     if config.out is not None:
-        write_whole(config.out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        inputs = {name: Path(name) for name in config.data if Path(name).is_file()}
-        write_manifest(config.out, stage="score", config=config.model_dump(mode="json"), inputs=inputs)
-        say(f"{len(lines)} rows scored into {config.out} ({file_hash(config.out)[:19]}…)")
+        _write(config.out, lines, config)
+        say(f"{len(lines)} rows scored into {config.out}")
     return lines
+
+
+def _check_out(config: ScoreConfig) -> None:
+    """A place that cannot be written is found before the model is read; rows that were given are never replaced."""
+    out = config.out
+    if out is None:
+        return
+    # A share may stand behind a name: `a.jsonl=0.3`.
+    names = [*config.data, *(name.rpartition("=")[0] for name in config.data)]
+    if out.exists() and any(Path(name).exists() and out.samefile(name) for name in names if name):
+        raise UsageError(f"--out {out} is the data itself; write to another file")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a file in it")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"--out {out}: {above} is a file, not a folder; choose another place")
+
+
+def _precision(config: ScoreConfig) -> Precision:
+    if config.precision == "float64" and default_device().type == "cuda":
+        raise UsageError("--precision float64 is for the CPU; take float32 or bfloat16 on CUDA")
+    return config.precision or default_precision(default_device())
+
+
+def _write(out: Path, lines: Sequence[dict[str, Any]], config: ScoreConfig) -> None:
+    """The lines, and beside a plain file its manifest (`/dev/stdout` has no place beside it)."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise work_error(error, out.parent) or error from None
+    with JsonLines(out) as file:
+        for line in lines:
+            file.write(line)
+    if out.is_file():
+        inputs = {name: Path(name) for name in config.data if Path(name).is_file()}
+        write_manifest(out, stage="score", config=config.model_dump(mode="json"), inputs=inputs)
 
 
 def _read(
@@ -144,26 +182,31 @@ def _read(
 
 @torch.no_grad()
 def _sums(
-    loaded: Loaded, trees: Sequence[Tree], config: ScoreConfig, precision: Precision
+    loaded: Loaded,
+    trees: Sequence[Tree],
+    config: ScoreConfig,
+    precision: Precision,
+    say: Callable[[str], None],
 ) -> list[list[float]]:
     """Per tree and branch the log-prob, through the cache that training shares."""
     model = loaded.model
     require_masters(model, precision)
     require_context(model, trees, name=loaded.name)
-    silenced = silence_noise(model)
-    choice = choose_way(model)
-    with (
-        Scorer(
+    with ExitStack() as stack:
+        stack.callback(silence_noise(model).undo)
+        choice = choose_way(model)
+        scorer = Scorer(
             model,
             dtype=DTYPES[precision],
             way=choice.way,
             own_head=choice.own_head,
             max_tokens=config.max_tokens,
-        ) as scorer,
-        LogpCache(default_folder()) as cache,
-    ):
-        logps = reference_logps(scorer, trees, cache=cache, digest=model_digest(scorer))
-    silenced.undo()
+        )
+        stack.callback(scorer.close)
+        cache = stack.enter_context(LogpCache(cache_folder()))
+        logps = reference_logps(
+            scorer, trees, cache=cache, digest=model_digest(scorer), on_progress=in_tenths(say, loaded.name)
+        )
     return [branch_sums(own).tolist() for own in logps]
 
 

@@ -51,7 +51,10 @@ class Identity:
 
     def require(self, other: Identity) -> None:
         """Raises `UsageError` naming the first difference from a checkpoint's identity `other`."""
-        for name in sorted({*self.settings, *other.settings}):
+        # The learning rate last: its default follows other settings, which then are what was changed.
+        for name in sorted(
+            {*self.settings, *other.settings}, key=lambda name: (name == "learning_rate", name)
+        ):
             mine, theirs = self.settings.get(name), other.settings.get(name)
             if mine != theirs:
                 flag = name.rstrip("_").replace("_", "-")

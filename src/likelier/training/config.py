@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from likelier.config import StageConfig
 
-LORA_LEARNING_RATE_FACTOR = 10.0
+LEARNING_RATE, LORA_LEARNING_RATE = 1e-6, 1e-5
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "optimizer": "rmsprop",
@@ -118,6 +118,8 @@ class TrainingConfig(StageConfig):
         for name, needs, given in (
             ("eval_every", "--eval-data or --eval-share", held_out),
             ("keep_best", "--eval-every", self.eval_every is not None),
+            ("keep_best", "--out", self.out is not None),
+            ("merge", "--out", self.out is not None),
             ("patience", "--eval-every", self.eval_every is not None),
             ("sample_every", "--sample-prompts", self.sample_prompts is not None),
             ("sample_prompts", "--sample-every", self.sample_every is not None),

@@ -24,6 +24,12 @@ from likelier.errors import UsageError, WorkError
 from likelier.manifest import as_json, write_whole
 from likelier.models.folders import work_error
 
+_MADE = (
+    *("config.yaml", "manifest.json", "metrics.jsonl", "samples.jsonl", "examples.txt"),
+    *("checkpoints", "model", "tensorboard", "wandb"),
+)
+"""All that a run leaves in its folder."""
+
 
 class RunFolder:
     """A run folder that this process alone writes.
@@ -40,8 +46,12 @@ class RunFolder:
         self.path = path
         if path.exists() and not path.is_dir():
             raise UsageError(f"--out {path} is a file; choose a folder")
-        if path.is_dir() and _holds_something(path) and not (resume or overwrite):
-            raise UsageError(f"{path} exists already; --resume goes on with it, --overwrite starts anew")
+        if path.is_dir() and _holds_something(path):
+            if not (resume or overwrite):
+                raise UsageError(f"{path} exists already; --resume goes on with it, --overwrite starts anew")
+            if not _is_run(path):
+                flag = "--overwrite deletes" if overwrite else "--resume goes on with"
+                raise UsageError(f"{path} is no run folder, and {flag} runs alone; choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = self._take_lock()
@@ -93,10 +103,6 @@ class RunFolder:
         """An object as a file of the run, whole or not at all."""
         write_whole(self.path / name, as_json(value, indent=2) + "\n")
 
-    def lines(self) -> list[dict[str, Any]]:
-        """The metrics as they stand."""
-        return self._lines("metrics.jsonl")
-
     def log(self, line: Mapping[str, Any], *, file: str = "metrics.jsonl") -> None:
         """Append a line; numbers that are not finite are written as null, which JSON has."""
         try:
@@ -120,15 +126,16 @@ class RunFolder:
             path = self.path / name
             if not path.exists():
                 continue
-            kept[name] = [line for line in self._lines(name) if line["step"] <= step]
+            kept[name] = [line for line in self.lines(name) if line["step"] <= step]
             write_whole(path, "".join(as_json(line) + "\n" for line in kept[name]))
         return kept.get("metrics.jsonl", [])
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def lines(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of a file that are whole: a killed process may have left half a one."""
         path = self.path / name
         try:
-            texts = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+            # Not `splitlines`: an answer may hold U+2028, which JSON leaves as it is.
+            texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
         except OSError as error:
             raise work_error(error, path) or error from None
         parsed = [line for line in map(_parsed, texts) if line is not None]
@@ -161,13 +168,19 @@ class RunFolder:
             left.unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        for entry in self.path.iterdir():
-            if entry.name.startswith(".lock"):
-                continue
-            if entry.is_dir():
+        """What a run makes; a note that somebody put beside it stays."""
+        for name in _MADE:
+            entry = self.path / name
+            if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
-                entry.unlink()
+                entry.unlink(missing_ok=True)
+
+
+def _is_run(path: Path) -> bool:
+    # A copy may have left the lock behind.
+    written = (path / "config.yaml").exists() or (path / "metrics.jsonl").exists()
+    return (path / ".lock").exists() or (written and (path / "checkpoints").is_dir())
 
 
 def _holds_something(path: Path) -> bool:

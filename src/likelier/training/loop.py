@@ -5,8 +5,7 @@ describe → score the reference → (resume) → step, log, evaluate, checkpoin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +13,16 @@ from torch import Tensor
 
 from likelier.data.showing import plain_examples
 from likelier.engines.sampling import Prompt
+from likelier.errors import UsageError
 from likelier.models.saving import save_model
+from likelier.scoring.reference import in_tenths
 from likelier.training import checkpoint as checkpoints
 from likelier.training.best import drop_others, improved, load_best, save_best
 from likelier.training.checkpoint import Position
 from likelier.training.config import DpoConfig
 from likelier.training.evaluation import evaluate
 from likelier.training.folder import RunFolder
+from likelier.training.journal import Journal
 from likelier.training.opening import open_run
 from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer
 from likelier.training.outcome import card, manifest, resolved
@@ -32,9 +34,7 @@ from likelier.training.progress import Progress
 from likelier.training.reference import load_reference
 from likelier.training.run import Run
 from likelier.training.samples import PromptSamples, prompt_samples
-from likelier.training.signs import Signs
 from likelier.training.step import Loss, require_finite, step_gradient
-from likelier.training.trackers import Tracker, open_tracker
 
 OnStep = Callable[[dict[str, Any]], Mapping[str, float] | bool | None]
 """Called with each line of metrics; may return metrics to add, or True to ask to stop."""
@@ -66,7 +66,7 @@ class Training:
     ) -> None:
         self.config, self.loss, self.policy = config, loss, policy
         self.data, self.plan, self.folder = data, plan, folder
-        self.prompts, self.on_step, self.say, self.quiet = prompts, on_step, say, quiet
+        self.prompts, self.on_step, self.quiet = prompts, on_step, quiet
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(config.optimizer, self.parameters, learning_rate=plan.rate(0))
         self.position = Position()
@@ -76,16 +76,32 @@ class Training:
         self.eval_reference: list[Tensor] | None = None
         self.reference_content = self.reference_digest = b""
         self.own_reference = True
-        self.signs = Signs(clip=config.clip)
         self.samples: PromptSamples | None = None
-        self.tracker: Tracker | None = None
         self.flops_per_token = self.product_rate = 0.0
         self.result = Run(policy.model, policy.tokenizer, folder=config.out, notes=list(data.notes))
+        self.journal = Journal(self.result, folder, say=say, clip=config.clip)
 
     def run(self) -> Run:
         """Step after step until the plan is done, or somebody asks to stop."""
-        self._begin()
-        with self.stop.listening(), self._watched() as progress:
+        resumed = self._begin()
+        # A signal while the model is written waits until that is done: it is the work's result.
+        with self.stop.listening():
+            self._steps(resumed)
+            reason = self.stop.reason
+            if not self.stop.by_signal:
+                return self._save(reason)
+        if self.folder is not None:
+            self.journal.say(
+                f"stopped by {reason} after step {self.position.step}; --resume goes on from there"
+            )
+        return self.finished(reason)
+
+    def _steps(self, resumed: bool) -> None:
+        start = self.position.step
+        progress = Progress(self.plan.total, start, quiet=self.quiet)
+        with self.journal.watched(progress, track=self.config.track, settings=self._resolved(), start=start):
+            if not resumed:
+                self._look_at_start()
             while self.position.step < self.plan.total and not self.stop.requested():
                 line = self._step()
                 self._log(line)
@@ -99,13 +115,6 @@ class Training:
                     self.stop.requested() and self.folder is not None
                 ):
                     self._checkpoint()
-        if self.stop.by_signal:
-            if self.folder is not None:
-                self.say(
-                    f"stopped by {self.stop.reason} after step {self.position.step}; --resume goes on from there"
-                )
-            return self.finished(self.stop.reason)
-        return self._save()
 
     def describe(self) -> None:
         """Before step 0: what will be done, in a paragraph, and examples with the trained tokens marked."""
@@ -116,9 +125,9 @@ class Training:
         )
         self.flops_per_token, self.product_rate = opening.flops_per_token, opening.product_rate
         for text in (opening.paragraph, *opening.notes):
-            self.say(text)
+            self.journal.say(text)
         for text in opening.warnings:
-            self._warn(text)
+            self.journal.warn(text)
         if self.folder is not None:
             self.folder.write("examples.txt", plain_examples(self.plan.trees, self.policy.tokenizer))
             self.folder.write_config(self._resolved())
@@ -130,7 +139,9 @@ class Training:
             return
         visited = self.plan.visited()
         trees = [self.plan.trees[i] for i in visited] + self.data.evaluation
-        found = load_reference(self.config, reference, self.policy, trees, on_progress=self._scored)
+        found = load_reference(
+            self.config, reference, self.policy, trees, on_progress=in_tenths(self.journal.say, "reference")
+        )
         self.reference_content, self.reference_digest = found.content, found.digest
         self.reference = dict(zip(visited, found.sums, strict=False))
         self.eval_reference = found.sums[len(visited) :]
@@ -140,21 +151,24 @@ class Training:
         self.result.stopped = reason
         return self.result
 
-    def _begin(self) -> None:
-        """Go on from the last complete checkpoint, or start at step 0."""
+    def _begin(self) -> bool:
+        """Go on from the last complete checkpoint, or start at step 0 (False)."""
         self.policy.scorer.kernels.accumulates = True
         if self.prompts:
             self.samples = prompt_samples(
                 *(self.policy, self.prompts),
                 own_reference=self.own_reference,
-                write=self._write_sample,
+                write=self.journal.sample,
                 seed=self.config.seed,
             )
         self.identity = identity(self.config, self.data, self.policy, self.reference_content)
-        resumed = self._resume() if self.folder is not None else False
-        if not resumed and self.config.eval_every is not None:
+        return self.folder is not None and self._resume()
+
+    def _look_at_start(self) -> None:
+        """What everything later is measured against."""
+        if self.config.eval_every is not None:
             self._evaluate()
-        if not resumed and self.samples is not None:
+        if self.samples is not None:
             self._sample()
 
     def _resume(self) -> bool:
@@ -166,36 +180,14 @@ class Training:
             self.identity.require(before)
             checkpoints.load_checkpoint(latest, self.policy.model, self.optimizer)
             self.policy.scorer.kernels.refresh()
-            self.say(f"going on after step {self.position.step}")
+            self.journal.say(f"going on after step {self.position.step}")
             if before.machine != self.identity.machine:
-                self._warn(
+                self.journal.warn(
                     "this run began on another processor, with another number of threads, or with other versions of"
                     " torch or likelier: it goes on as it would have there but for rounding, not bit for bit"
                 )
-        self.result.metrics = self.folder.cut_after(self.position.step if latest is not None else -1)
-        for line in self.result.metrics:
-            self.signs.look(line)
+        self.journal.cut_after(self.position.step if latest is not None else -1)
         return latest is not None
-
-    @contextmanager
-    def _watched(self) -> Iterator[Progress]:
-        """The progress bar and the tracker, for as long as the loop runs; sentences go above the bar."""
-        config = self.config
-        if config.track is not None and self.folder is not None:
-            self.tracker = open_tracker(
-                config.track, self.folder.path, self._resolved(), start=self.position.step
-            )
-        say = self.say
-        try:
-            with Progress(self.plan.total, self.position.step, quiet=self.quiet) as progress:
-                if not self.quiet:
-                    self.say = progress.say
-                yield progress
-        finally:
-            self.say = say
-            if self.tracker is not None:
-                self.tracker.close()
-                self.tracker = None
 
     def _step(self) -> dict[str, Any]:
         """One step: the gradient of its trees, clipped, and an update of the weights."""
@@ -211,7 +203,9 @@ class Training:
         if step == 0 and self.own_reference:
             require_at_reference(result.rewards, self.policy, self.loss)
         elif step == 0 and result.rewards and self.reference is not None:
-            self.say(f"against {self.config.reference} the first margins are {first_margins(result.rewards)}")
+            self.journal.say(
+                f"against {self.config.reference} the first margins are {first_margins(result.rewards)}"
+            )
         norm = gradient_norm(self.parameters)
         require_finite(norm, "gradient norm", trees)
         clip_gradients(self.parameters, norm=norm, limit=self.config.clip)
@@ -241,44 +235,20 @@ class Training:
         if self.on_step is not None:
             answer = self.on_step(line)
             if isinstance(answer, Mapping):
-                line.update(answer)
+                line.update(_numbers(answer))
             elif answer is True:
                 self.stop.reason = "asked by on_step"
-        self._record(line)
-
-    def _record(self, line: dict[str, Any]) -> None:
-        """A line of metrics, wherever it is read: memory, folder, tracker, and the signs of trouble."""
-        self.result.metrics.append(line)
-        if self.folder is not None:
-            self.folder.log(line)
-        if self.tracker is not None:
-            self.tracker.log(line, self.position.step)
-        for text in self.signs.look(line):
-            self._warn(text)
-
-    def _scored(self, done: int, total: int) -> None:
-        """The reference pass, in ten lines at most: it may take minutes."""
-        if not self.quiet and (done == total or done * 10 // total > (done - 1) * 10 // total):
-            self.say(f"reference: {done:,} of {total:,} prompts scored")
-
-    def _warn(self, text: str) -> None:
-        self.say(f"warning: {text}")
-        self.result.notes.append(text)
+        self.journal.record(line)
 
     def _sample(self) -> None:
         """Have the policy answer the fixed prompts; KL, length, repetition and stop rate come from these alone."""
         assert self.samples is not None
-        self._record({"step": self.position.step, **self.samples.take(step=self.position.step)})
-
-    def _write_sample(self, line: Mapping[str, Any]) -> None:
-        self.result.samples.append(dict(line))
-        if self.folder is not None:
-            self.folder.log(line, file="samples.jsonl")
+        self.journal.record({"step": self.position.step, **self.samples.take(step=self.position.step)})
 
     def _evaluate(self) -> None:
         metrics = evaluate(self.policy.scorer, self.data.evaluation, self.eval_reference, self.loss)
         line = {"step": self.position.step, **metrics}
-        self._record(line)
+        self.journal.record(line)
         figure = self.config.keep_best or ("eval/loss" if self.config.patience else None)
         if figure is None:
             return
@@ -303,7 +273,7 @@ class Training:
         )
         drop_others(self.folder.checkpoints, self.position)
 
-    def _save(self) -> Run:
+    def _save(self, reason: str | None) -> Run:
         """Evaluate once more, write the model, and last of all the manifest."""
         config, folder = self.config, self.folder
         if self.data.evaluation and not self._evaluated_now():
@@ -311,8 +281,10 @@ class Training:
         if config.keep_best is not None and folder is not None and self.position.best_step is not None:
             load_best(folder.checkpoints, self.policy.model, self.position)
             self.policy.scorer.kernels.refresh()
-            self.say(f"the model is that of step {self.position.best_step}, the best by {config.keep_best}")
-        run = self.finished(self.stop.reason)
+            self.journal.say(
+                f"the model is that of step {self.position.best_step}, the best by {config.keep_best}"
+            )
+        run = self.finished(reason)
         if folder is None:
             return run
         policy, data = self.policy, self.data
@@ -342,3 +314,11 @@ class Training:
 
     def _resolved(self) -> dict[str, Any]:
         return resolved(self.config, self.policy, self.plan)
+
+
+def _numbers(answer: Mapping[str, Any]) -> dict[str, float]:
+    """What `on_step` returned, as JSON can hold it."""
+    try:
+        return {str(name): float(value) for name, value in answer.items()}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"on_step must return numbers by name ({error}); or True to stop, or None") from None

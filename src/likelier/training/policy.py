@@ -11,7 +11,7 @@ from torch import nn
 
 from likelier.errors import ModelError, UsageError
 from likelier.models.adapters import adapter_is_start, add_lora, is_adapted
-from likelier.models.loading import load_model
+from likelier.models.loading import Loaded, load_model
 from likelier.models.noise import Silenced, silence_noise
 from likelier.scoring.equality import Choice, choose_way
 from likelier.scoring.halfway import settle_halfway
@@ -19,7 +19,7 @@ from likelier.scoring.limits import require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import content_digest, model_digest
 from likelier.scoring.scorer import Scorer
-from likelier.training.config import LORA_LEARNING_RATE_FACTOR, TrainingConfig
+from likelier.training.config import LEARNING_RATE, LORA_LEARNING_RATE, TrainingConfig
 
 _WAYS = {"tree": "trees", "mask": "a dense mask over one row", "rows": "ordinary rows"}
 
@@ -54,7 +54,7 @@ def peak_rate(config: TrainingConfig) -> float:
     """The learning rate after the warm-up."""
     if config.learning_rate is not None:
         return config.learning_rate
-    return 1e-6 * (LORA_LEARNING_RATE_FACTOR if config.lora_rank is not None else 1.0)
+    return LEARNING_RATE if config.lora_rank is None else LORA_LEARNING_RATE
 
 
 def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Callable[[str], None]) -> Policy:
@@ -83,6 +83,22 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
         raise UsageError(f"--merge: {loaded.name} has no adapter to merge; add --lora-rank, or leave it out")
     require_masters(policy, precision)
     silenced = silence_noise(policy)
+    try:
+        return _prepared(config, loaded, silenced, precision, say)
+    except BaseException:
+        silenced.undo()
+        raise
+
+
+def _prepared(
+    config: TrainingConfig,
+    loaded: Loaded,
+    silenced: Silenced,
+    precision: Precision,
+    say: Callable[[str], None],
+) -> Policy:
+    """The adapter, what trains, and the form that scores it."""
+    policy: Any = loaded.model
     choice = choose_way(policy)
     if choice.why:
         say(f"{loaded.name}: trees go as {_WAYS[choice.way]} ({choice.why})")
@@ -111,7 +127,8 @@ def _lora_rate(config: TrainingConfig) -> str:
     said = f"LoRA of rank {config.lora_rank}: learning rate {peak_rate(config):g}"
     if config.learning_rate is not None:
         return f"{said}, as given"
-    return f"{said}, {LORA_LEARNING_RATE_FACTOR:g} times the default of full training; --learning-rate changes it"
+    times = LORA_LEARNING_RATE / LEARNING_RATE
+    return f"{said}, {times:.0f} times the default of full training; --learning-rate changes it"
 
 
 def _with_lora(

@@ -37,6 +37,7 @@ class Progress:
     ) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self.total, self.done = total, start
+        self.shown = not quiet
         self._lines = not quiet and not self.console.is_terminal
         self._every = max(1, total // _LINES)
         self._pace: float | None = None

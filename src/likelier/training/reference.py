@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from likelier.data.trees import Tree
 from likelier.errors import UsageError
 from likelier.models.loading import load_model
 from likelier.models.noise import silence_noise
-from likelier.scoring.cache import LogpCache, default_folder
+from likelier.scoring.cache import LogpCache, cache_folder
 from likelier.scoring.equality import choose_way
 from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import master_dtype
@@ -50,7 +51,7 @@ def load_reference(
     Raises:
         UsageError: a reference of another vocabulary, or a cache folder that cannot be written.
     """
-    with LogpCache(default_folder()) as cache:
+    with LogpCache(cache_folder()) as cache:
         if reference is None:
             logps = reference_logps(
                 policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress
@@ -66,19 +67,20 @@ def load_reference(
         _require_same_tokens(other.model, policy)
         require_masters(other.model, policy.precision)
         require_context(other.model, trees, name=other.name)
-        silenced = silence_noise(other.model)
-        choice = choose_way(other.model)
-        with Scorer(
-            other.model,
-            dtype=policy.scorer.dtype,
-            way=choice.way,
-            own_head=choice.own_head,
-            max_tokens=policy.scorer.max_tokens,
-        ) as scorer:
+        with ExitStack() as stack:
+            stack.callback(silence_noise(other.model).undo)
+            choice = choose_way(other.model)
+            scorer = Scorer(
+                other.model,
+                dtype=policy.scorer.dtype,
+                way=choice.way,
+                own_head=choice.own_head,
+                max_tokens=policy.scorer.max_tokens,
+            )
+            stack.callback(scorer.close)
             content = content_digest(scorer)
             digest = model_digest(scorer, content=content)
             logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
-        silenced.undo()
         return Reference([branch_sums(own) for own in logps], content, digest)
 
 

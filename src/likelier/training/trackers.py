@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from likelier.errors import UsageError, WorkError
 
@@ -22,9 +22,7 @@ class Tracker(Protocol):
         """Everything is written out."""
 
 
-def open_tracker(
-    name: Literal["tensorboard", "wandb"], folder: Path, config: Mapping[str, Any], *, start: int = 0
-) -> Tracker:
+def open_tracker(name: str, folder: Path, config: Mapping[str, Any], *, start: int = 0) -> Tracker:
     """The tracker called `name`, for the run in `folder`.
 
     Args:
