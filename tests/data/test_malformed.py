@@ -167,7 +167,7 @@ def rows_of_foreign_formats() -> list[tuple[str | None, dict[str, Any]]]:
     ]
     cases += [("helpfulness", {"prompt": "p", "response": "r", "helpfulness": v}) for v in (None, "4", True)]
     cases += [
-        (None, row) for row in ({}, {"x": 1}, {"prompt": "p"}, {"question": "q", "answer": "a"}, {"": ""})
+        (None, row) for row in ({}, {"x\n": 1}, {"prompt": "p"}, {"question": "q", "answer": "a"}, {"": ""})
     ]
     return cases
 

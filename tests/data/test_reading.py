@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,34 @@ def test_messages_are_one_line_whatever_a_column_is_called() -> None:
     for fault in read([{"ch\nosen\x1b[2J": "x", "prompt\u2028": 1}, {"prompt": "p", "completion\r": "x"}]):
         assert isinstance(fault, Fault)
         assert (str(fault).isprintable(), fault.message.isprintable()) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", b'[{"text": "a"}, {"text": ], {"text": "c"}]'),
+        ("a.csv", b'text\na\n"b\nc\n'),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' + b'{"text": "b"}\n' * 9999)[:90]),
+    ],
+)
+def test_what_was_never_read_cannot_be_skipped(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert sum(isinstance(item, Record) for item in read(tmp_path / name)) >= 1
+    with pytest.raises(DataError, match=r"row \d+: .*the rest of a file"):
+        load_records(tmp_path / name, skip_bad_rows=True)
+
+
+@pytest.mark.parametrize(
+    "bad", [b'{"text": "b", "text": "c"}', b'{"text": "\xff"}', b'{"text": "\xed\xa0\x80"}']
+)
+def test_a_row_that_is_bad_alone_can_be_skipped(bad: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'[{"text": "a"}, ' + bad + b', {"text": "d"}]')
+    kept, faults = load_records(tmp_path / "a.json", skip_bad_rows=True)
+    assert ([record.row for record in kept], [fault.row for fault in faults]) == ([1, 3], [2])
+
+
+def test_data_without_a_usable_row_says_why() -> None:
+    with pytest.raises(
+        DataError, match=r"2 of 2 rows cannot be used \(null: 2\); the first: .*row 1: `chosen`"
+    ):
+        load_records([{**PAIR, "chosen": None}] * 2, skip_bad_rows=True)

@@ -216,7 +216,8 @@ def test_lengths_for_programs_have_their_histogram(
 
 
 def test_every_setting_has_a_reader() -> None:
-    source = Path(main.__code__.co_filename).read_text()
+    stage = Path(main.__code__.co_filename)
+    source = stage.read_text() + stage.with_name("check_tokens.py").read_text()
     for name in CheckConfig.model_fields:
         assert f"config.{name}" in source, name
 
@@ -272,6 +273,20 @@ def test_tokens_are_checked_with_a_model(
     (reason,) = map(json.loads, rejected.read_text().splitlines())
     assert (reason["row"], reason["raw"]["chosen"]) == (4, RAW[3]["chosen"])
     assert run(name, model=str(tiny_llama), max_length=128, cut_answers=True, json_=True) == 0
+
+
+def test_rows_longer_than_the_models_context_are_counted(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [GOOD, {**GOOD, "prompt": "x y " * 400}, {**GOOD, "chosen": " z" * 600}]
+    name = write(tmp_path / "a.jsonl", rows)
+    assert run(name, model=str(tiny_llama), json_=True) == 0
+    found = result(capsys)["tokens"]
+    assert found["counts"]["longer than the model's context"] == 2
+    first, second = found["examples"]["longer than the model's context"]
+    assert (f"{name}, row 2: " in first, f"{name}, row 3: " in second, "reads 512" in first) == (True,) * 3
+    assert run(name, model=str(tiny_llama), max_length=512, cut_answers=True, json_=True) == 0
+    assert "longer than the model's context" not in result(capsys)["tokens"]["counts"]
 
 
 def test_decoded_examples_mark_what_trains(

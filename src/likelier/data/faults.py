@@ -27,6 +27,8 @@ class Fault:
     """The reason and the remedy on one line."""
     raw: Any = None
     """The row as it was read: an object, or text that is no row at all."""
+    rest_lost: bool = False
+    """Whether nothing after this row could be read either: how many rows that costs is not known."""
 
     @property
     def where(self) -> str:

@@ -76,7 +76,7 @@ def broken_off(file: str, row: int, error: BaseException) -> Fault:
     """The fault of a file that ends or breaks while it is read (a truncated or damaged gzip, say)."""
     reason = excerpt(" ".join(str(error).split()), limit=160)
     message = f"the file breaks off or is damaged here ({reason}); {REST}: fetch or write it again"
-    return Fault(file, row, None, "malformed", message)
+    return Fault(file, row, None, "malformed", message, rest_lost=True)
 
 
 def _too_long() -> str:
@@ -140,7 +140,8 @@ class _Members:
         self.start = 0
         self.number = 0
         self.ended = False
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        # Bytes that are not UTF-8 become lone surrogates, so that they cost their own row and not the rest.
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape").decode
 
     def rows(self) -> Iterator[Raw]:
         """One row or fault after another; a fault is the last."""
@@ -150,18 +151,15 @@ class _Members:
             while self._more(in_array):
                 self.number += 1
                 yield self._member()
-        except UnicodeDecodeError:
-            yield self._fault(
-                RowError(None, "malformed", f"not UTF-8 from here on: save the file as UTF-8; {REST}")
-            )
         except RowError as error:
-            yield self._fault(error)
+            yield self._fault(error, rest_lost=True)
         except READ_ERRORS as error:
             yield broken_off(self.file, self.number + 1, error)
 
-    def _fault(self, error: RowError) -> Fault:
+    def _fault(self, error: RowError, *, rest_lost: bool = False) -> Fault:
         raw = self.text[self.start : self.start + 1000]
-        return Fault(self.file, max(self.number, 1), error.field, error.kind, error.message, raw)
+        number = max(self.number, 1)
+        return Fault(self.file, number, error.field, error.kind, error.message, raw, rest_lost)
 
     def _fill(self) -> None:
         """Doubles what is buffered, so that a long row is parsed a few times and not once a chunk."""

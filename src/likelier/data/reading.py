@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -69,7 +69,7 @@ def load_records(
         skip_bad_rows: go on without the rows that cannot be used.
 
     Raises:
-        DataError: unusable rows, unless skipped; no usable row at all.
+        DataError: unusable rows, unless skipped; a file that cannot be read to its end; no usable row at all.
 
     >>> load_records([{"prompt": "Hi", "chosen": "a", "rejected": "a"}])
     Traceback (most recent call last):
@@ -84,17 +84,23 @@ def load_records(
             faults.append(item)
         else:
             records.append(item)
+    total = len({(record.file, record.row) for record in records}) + len(faults)
     if faults and not skip_bad_rows:
-        kinds = ", ".join(
-            f"{kind}: {count}" for kind, count in Counter(fault.kind for fault in faults).most_common()
-        )
-        total = len({(record.file, record.row) for record in records}) + len(faults)
         remedy = "--skip-bad-rows leaves such rows out, `likelier check` lists them"
-        what = f"{len(faults)} of {total} rows cannot be used ({kinds})"
-        raise DataError(f"{what}; the first: {faults[0]} ({remedy})")
+        raise DataError(f"{_told(faults, total)} ({remedy})")
+    for fault in faults:
+        if fault.rest_lost:  # Leaving out rows that nobody has counted is no skipping.
+            raise DataError(f"{fault} (--skip-bad-rows does not skip the rest of a file)")
     if not records:
-        raise DataError("the data holds no usable row")
+        raise DataError(_told(faults, total) if faults else "the data holds no usable row")
     return records, faults
+
+
+def _told(faults: Sequence[Fault], total: int) -> str:
+    """How many rows cannot be used, why, and the first of them."""
+    kinds = Counter(fault.kind for fault in faults).most_common()
+    counts = ", ".join(f"{kind}: {count}" for kind, count in kinds)
+    return f"{len(faults)} of {total} rows cannot be used ({counts}); the first: {faults[0]}"
 
 
 @dataclass(frozen=True, slots=True)

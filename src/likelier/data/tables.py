@@ -93,7 +93,7 @@ def csv_rows(stream: IO[bytes], file: str, delimiter: str) -> Iterator[Raw]:
                 number += 1
                 yield _csv_row(header, cells, file, number)
     except csv.Error as error:
-        yield Fault(file, number + 1, None, "malformed", _quoting(error))
+        yield Fault(file, number + 1, None, "malformed", _quoting(error), rest_lost=True)
     except (OSError, EOFError, zlib.error) as error:
         yield broken_off(file, number + 1, error)
     finally:

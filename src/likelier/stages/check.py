@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -30,11 +27,7 @@ from likelier.data.output import JsonLines
 from likelier.data.reading import read
 from likelier.data.records import Record
 from likelier.errors import UsageError
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
-    from likelier.data.trees import Tree
+from likelier.stages.check_tokens import TokenChecks
 
 CHUNK = 2048
 """Records that are in memory at once."""
@@ -76,7 +69,7 @@ def main(config: CheckConfig) -> int:
     """
     _check_paths(config)
     checks = TextChecks(keep=max(config.examples, 1))
-    tokens = _TokenChecks(config) if config.model else None
+    tokens = TokenChecks(config) if config.model else None
     shown: list[Record] = []
     with _progress() as say, contextlib.ExitStack() as files:
         clean = files.enter_context(JsonLines(config.fix)) if config.fix else None
@@ -96,7 +89,7 @@ def main(config: CheckConfig) -> int:
     return _report(config, checks.summary(), tokens, shown)
 
 
-def _report(config: CheckConfig, summary: Summary, tokens: _TokenChecks | None, shown: list[Record]) -> int:
+def _report(config: CheckConfig, summary: Summary, tokens: TokenChecks | None, shown: list[Record]) -> int:
     """Prints the result in the form asked for."""
     from likelier.stages import check_tables
 
@@ -156,75 +149,6 @@ def rejected_row(fault: Fault) -> dict[str, Any]:
     """A fault as a line of `--rejected`."""
     place = {"file": fault.file, "row": fault.row, "field": fault.field}
     return {**place, "kind": fault.kind, "message": fault.message, "raw": fault.raw}
-
-
-@dataclass(slots=True)
-class TokenFindings:
-    """What tokenising found, summed over all chunks."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    prompts: array[int] = field(default_factory=lambda: array("I"))
-    """Tokens of each prompt, and below of each answer."""
-    answers: array[int] = field(default_factory=lambda: array("I"))
-    decoded: Text | None = None
-    """Examples in words, the trained tokens marked."""
-
-
-class _TokenChecks:
-    """Encodes records chunk by chunk as training would, and keeps counts alone."""
-
-    def __init__(self, config: CheckConfig) -> None:
-        from likelier.data.tokens import Tokenization
-        from likelier.models.loading import load_tokenizer
-
-        self.config = config
-        # Made once: reading a vocabulary takes as long as checking a thousand rows.
-        self.tokenization = Tokenization.of(load_tokenizer(str(config.model)))
-        self.found = TokenFindings()
-
-    def without_refused(self, chunk: Iterable[Record | Fault]) -> Iterator[Record | Fault]:
-        """The chunk again; a row that cannot become tokens is one fault, whatever records it holds."""
-        items = list(chunk)
-        refused = self._encode([item for item in items if isinstance(item, Record)])
-        told: set[tuple[str, int]] = set()
-        for item in items:
-            fault = refused.get((item.file, item.row)) if isinstance(item, Record) else None
-            if fault is None or isinstance(item, Fault):
-                yield item
-            elif (item.file, item.row) not in told:
-                told.add((item.file, item.row))
-                yield replace(fault, raw=canonical_row(item))
-
-    def _encode(self, records: list[Record]) -> dict[tuple[str, int], Fault]:
-        from likelier.data.encoding import encode
-        from likelier.data.showing import rich_examples
-
-        encoded = encode(
-            records,
-            self.tokenization,
-            need="completions",
-            max_length=self.config.max_length,
-            as_messages=False,  # `read` has made turns of strings already
-            allow_template_edits=self.config.allow_template_edits,
-            cut_answers=self.config.cut_answers,
-            group_prompts=False,
-        )
-        self.found.counts.update(encoded.counts)
-        for kind, places in encoded.examples.items():
-            kept = self.found.examples.setdefault(kind, [])
-            kept.extend(places[: max(0, self.config.examples - len(kept))])
-        for tree in encoded.trees:
-            self._measure(tree)
-        if self.found.decoded is None and encoded.trees and self.config.examples:
-            self.found.decoded = rich_examples(encoded.trees, self.tokenization, number=self.config.examples)
-        return {(fault.file, fault.row): fault for fault in encoded.refused}
-
-    def _measure(self, tree: Tree) -> None:
-        for branch, node in enumerate(tree.branches):
-            self.found.answers.append(tree.branch_length(branch))
-            if branch == 0:
-                self.found.prompts.append(sum(len(tree.nodes[step].tokens) for step in tree.path(node)[:-1]))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from likelier.stages.check_lengths import bias_in_words, length_bias, lengths_as
 from likelier.stats.intervals import Estimate
 
 if TYPE_CHECKING:
-    from likelier.stages.check import TokenFindings
+    from likelier.stages.check_tokens import TokenFindings
 
 
 def as_json(summary: Summary, tokens: TokenFindings | None) -> dict[str, Any]:
