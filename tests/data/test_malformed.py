@@ -66,7 +66,7 @@ def rows_wrong_in_a_field() -> list[tuple[str, dict[str, Any]]]:
     cases += [("rejected", {**GOOD, "rejected": GOOD["chosen"]})]
     cases += [("weight", {**GOOD, "weight": value}) for value in [*WRONG_NUMBER, -1, -0.001]]
     cases += [("margin", {**GOOD, "margin": value}) for value in WRONG_NUMBER]
-    cases += [("id", {**GOOD, "id": value}) for value in (True, 1.5, [], {}, "\ud800")]
+    cases += [("id", {**GOOD, "id": value}) for value in (True, 1.5, [], {}, "\ud800", 10**100)]
     cases += [("source", {**GOOD, "source": value}) for value in (1, [], "\0")]
     cases += [
         ("tokens", {**GOOD, "tokens": value}) for value in ("x", [1], [[1], ["a"]], [[1], [-1]], [[], [1]])
@@ -272,6 +272,13 @@ def assert_named(data: Any, file: str, row: int = 1) -> Fault | DataError:
     assert first.kind
     first.message.encode("utf-8")
     return first
+
+
+@pytest.mark.parametrize("field", ["id", "weight", "prompt", "tokens", "tools"])
+def test_numbers_that_python_itself_will_not_write_are_faults(field: str) -> None:
+    fault = assert_named([{**GOOD, field: 10**5000}], "<rows>")
+    assert isinstance(fault, Fault)
+    assert fault.field == field
 
 
 def test_there_are_two_hundred() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zipfile
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from likelier.cli import main as command_line
 from likelier.data.canonical import canonical_row
 from likelier.data.faults import Fault
 from likelier.data.reading import read
@@ -76,9 +80,64 @@ def test_llamafactory_pairs_and_labels(shared_data: Path) -> None:
     assert (Counter(record.label for record in labelled), faults) == ({True: 150, False: 150}, [])
 
 
+def prompts(path: Path) -> list[Record]:
+    items = list(read(path, format="prompts"))
+    assert all(isinstance(item, Record) and not item.completions for item in items)
+    return [item for item in items if isinstance(item, Record)]
+
+
 def test_prompt_files(shared_data: Path) -> None:
-    lottery = read(shared_data / "oasst-en100/prompt_lottery_en_250_text.jsonl", format="prompts")
-    assert sum(isinstance(item, Record) for item in lottery) == 250
+    assert len(prompts(shared_data / "oasst-en100/prompt_lottery_en_250_text.jsonl")) == 250
+    vicuna = prompts(shared_data / "prompts/fastchat/vicuna_bench_question.jsonl")
+    assert [record.id for record in vicuna] == [str(number) for number in range(1, 81)]
+    assert vicuna[0].prompt == "How can I improve my time management skills?"
+
+
+def test_self_instruct_questions_have_their_inputs(shared_data: Path) -> None:
+    path = shared_data / "prompts/self-instruct/user_oriented_instructions.jsonl"
+    records = prompts(path)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(records) == len(rows) == 252
+    for record, row in zip(records, rows, strict=True):
+        given = row["instances"][0]["input"]
+        assert record.prompt == (f"{row['instruction']}\n{given}" if given else row["instruction"])
+        assert record.id == row["id"]
+
+
+def test_film_texts_are_read_as_text_and_as_labelled_answers(shared_data: Path) -> None:
+    with zipfile.ZipFile(shared_data / "movie/movie_reviews.zip") as archive:
+        reviews = [
+            archive.read(name).decode("latin-1") for name in archive.namelist() if name.endswith(".txt")
+        ]
+    records = list(read([{"text": review} for review in reviews]))
+    assert len(records) == 2000
+    assert [r.completions[0].content for r in records if isinstance(r, Record)] == reviews
+    rows = []
+    with zipfile.ZipFile(shared_data / "movie/sentence_polarity.zip") as archive:
+        for ending, label in (("pos", True), ("neg", False)):
+            lines = archive.read(f"sentence_polarity/rt-polarity.{ending}").decode("latin-1").splitlines()
+            rows += [{"prompt": "", "completion": line, "label": label} for line in lines]
+    labels = Counter(item.label if isinstance(item, Record) else item.kind for item in read(rows))
+    assert labels == {True: 5331, False: 5331}
+
+
+COMMANDS = {
+    "hh-rlhf/helpful-base/test.jsonl.gz": (2354, 2, {"pair": 2352}),
+    "oasst-en100/en_100_tree.jsonl": (100, 0, {"pair": 57, "ranking": 155}),
+    "pandalm-testset/testset-v1.json": (999, 60, {"pair": 836, "tie": 103}),
+    "llamafactory-dpo-demo/dpo_en_demo.json": (300, 0, {"pair": 300}),
+    "llamafactory-dpo-demo/kto_en_demo.json": (300, 0, {"unpaired": 300}),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_on_the_real_file(
+    name: str, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, unusable, forms = COMMANDS[name]
+    assert command_line(["check", "--data", str(shared_data / name), "--json"]) == int(unusable > 0)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["unusable"], found["forms"]) == (rows, unusable, forms)
 
 
 def test_real_records_read_back_from_their_canonical_rows(shared_data: Path) -> None:

@@ -289,6 +289,16 @@ def test_rows_longer_than_the_models_context_are_counted(
     assert "longer than the model's context" not in result(capsys)["tokens"]["counts"]
 
 
+def test_answers_that_are_equal_once_cut_are_unusable_as_in_training(
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [GOOD, {**GOOD, "chosen": "." * 300 + "a", "rejected": "." * 300 + "b"}]
+    name = write(tmp_path / "a.jsonl", rows)
+    assert run(name, model=str(tiny_llama), max_length=20, cut_answers=True, json_=True) == 1
+    assert result(capsys)["faults"] == {"identical": 1}
+    assert run(name, model=str(tiny_llama), json_=True) == 0
+
+
 def test_decoded_examples_mark_what_trains(
     tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

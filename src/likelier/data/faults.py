@@ -67,7 +67,10 @@ def excerpt(value: object, *, limit: int = 40) -> str:
     >>> excerpt("a" * 100, limit=8)
     "'aaaaaaa…"
     """
-    shown = repr(value[: limit + 1] if isinstance(value, str) else value)
+    try:
+        shown = repr(value[: limit + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # a number of more than 4,300 digits, lists without end
+        shown = f"<{type(value).__name__}>"
     return shown if len(shown) <= limit + 2 else shown[:limit] + "…"
 
 

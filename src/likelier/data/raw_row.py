@@ -135,6 +135,8 @@ class RawRow:
         if value is None or value == "":
             return str(self.number)
         if isinstance(value, int) and not isinstance(value, bool):
+            if value.bit_length() > 256:
+                raise RowError(field, "out of range", f"`{field}` has more than 77 digits: give it as text")
             return str(value)
         return fields.text(value, field)
 

@@ -78,11 +78,15 @@ class TokenChecks:
         self.found.counts.update(encoded.counts)
         for kind, places in encoded.examples.items():
             self._note(kind, places, counted=True)
+        refused = {(fault.file, fault.row): fault for fault in encoded.refused}
         for tree in encoded.trees:
-            self._measure(tree, records[tree.sources[0][0][0]])
+            record = records[tree.sources[0][0][0]]
+            self._measure(tree, record)
+            if fault := _identical(tree, record):
+                refused.setdefault((fault.file, fault.row), fault)
         if self.found.decoded is None and encoded.trees and self.config.examples:
             self.found.decoded = rich_examples(encoded.trees, self.tokenization, number=self.config.examples)
-        return {(fault.file, fault.row): fault for fault in encoded.refused}
+        return refused
 
     def _measure(self, tree: Tree, record: Record) -> None:
         trunk = sum(len(tree.nodes[step].tokens) for step in tree.path(tree.branches[0])[:-1])
@@ -100,6 +104,14 @@ class TokenChecks:
         self.found.counts[kind] += 0 if counted else len(places)
         kept = self.found.examples.setdefault(kind, [])
         kept.extend(places[: max(0, self.config.examples - len(kept))])
+
+
+def _identical(tree: Tree, record: Record) -> Fault | None:
+    """The fault of a row whose answers, ranked apart, are the same tokens: training would refuse it."""
+    if len(tree.branches) > 1 or len(record.ranking or ()) < 2:
+        return None
+    message = "all its answers are the same tokens: there is nothing to prefer; delete the row"
+    return Fault(record.file, record.row, None, "identical", message)
 
 
 def _context(model: str) -> int | None:
