@@ -250,3 +250,14 @@ def test_a_dataset_that_breaks_while_it_is_read_is_a_fault() -> None:
     assert isinstance(first, Record)
     assert isinstance(fault, Fault)
     assert (fault.row, "the network is gone" in str(fault)) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "pair.jsonl", "pairs"])
+def test_a_name_that_is_nearly_right_is_told_the_right_one(name: str, tmp_path: Path) -> None:
+    """A hub name too, where a file begins like it: asking the hub takes half a minute to fail."""
+    (tmp_path / "pairs.jsonl").write_text('{"text": "a"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path.parent)
+        patch.setattr("datasets.load_dataset", None)
+        with pytest.raises(DataError, match=r"no such file: .*; did you mean `pairs\.jsonl`\?"):
+            raw_rows(f"{tmp_path.name}/{name}")

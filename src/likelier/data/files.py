@@ -12,11 +12,12 @@ import dataclasses
 import gzip
 import logging
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from likelier.data.faults import excerpt, one_line
+from likelier.data.faults import did_you_mean, excerpt, one_line
 from likelier.data.json_rows import READ_ERRORS, Raw, broken_off, json_rows, line_rows
 from likelier.data.tables import csv_rows, parquet_rows
 from likelier.errors import DataError
@@ -49,9 +50,17 @@ def raw_rows(name: str) -> Iterator[Raw]:
             raise DataError(f"{name} is a pipe or a device, which cannot be read twice: write it to a file")
     except OSError as error:
         raise DataError(f"cannot read {excerpt(name, limit=200)}: {error.strerror}") from None
-    if _suffix(path) in SUFFIXES or not _HUB_NAME.fullmatch(name):
-        raise DataError(f"no such file: {one_line(name) if name.strip() else excerpt(name)}")
+    if _suffix(path) in SUFFIXES or not _HUB_NAME.fullmatch(name) or _neighbours(path, f"{path.name}."):
+        shown = one_line(name) if name.strip() else excerpt(name)
+        raise DataError(f"no such file: {shown}{did_you_mean(path.name, _neighbours(path, ''))}")
     return _hub_rows(name)
+
+
+def _neighbours(path: Path, beginning: str) -> list[str]:
+    """Names beside a path that begin so."""
+    with contextlib.suppress(OSError, ValueError):
+        return [one_line(other.name) for other in path.parent.iterdir() if other.name.startswith(beginning)]
+    return []
 
 
 def _suffix(path: Path) -> str:
@@ -125,6 +134,7 @@ def _hub_rows(name: str) -> Iterator[Raw]:
 
     repository, *parts = name.split(":")
     configuration = parts[0] if len(parts) == 2 else None
+    print(f"looking for the dataset {repository} on the hub", file=sys.stderr)
     try:
         with _quiet_hub():
             loaded = load_dataset(repository, configuration)
