@@ -173,6 +173,8 @@ def test_an_adapter_folder_loads_through_peft(tmp_path: Path, tiny_llama: Path) 
 def test_lora_trains_at_ten_times_the_rate(tokenizer: Any) -> None:
     run = train(model_of(tokenizer), pairs(3), tokenizer, lora_rank=2, learning_rate=None, warmup_steps=0)
     assert run.metrics[0]["learning_rate"] == pytest.approx(1e-5)
+    again = train(run.model, pairs(3), tokenizer, learning_rate=None, warmup_steps=0)
+    assert again.metrics[0]["learning_rate"] == pytest.approx(1e-5)
     run = train(model_of(tokenizer), pairs(3), tokenizer, learning_rate=None, warmup_steps=0)
     assert run.metrics[0]["learning_rate"] == pytest.approx(1e-6)
 

@@ -64,6 +64,17 @@ def test_signs_of_trouble_are_said_and_kept(
     assert any(sign in note for note in json.loads((out / "manifest.json").read_text())["notes"])
 
 
+def test_a_resumed_run_keeps_what_was_said_before(tmp_path: Path, tiny_llama: Path) -> None:
+    data = str(write_rows(tmp_path / "data.jsonl", pairs(7)))
+    settings: dict[str, Any] = {"precision": "float32", "learning_rate": 1e-30, "batch_size": 1, "epochs": 2}
+    whole = train(str(tiny_llama), data, **settings)
+    train(str(tiny_llama), data, **settings, out=tmp_path / "run", on_step=lambda line: line["step"] == 12)
+    (tmp_path / "run" / "manifest.json").unlink()
+    run = train(str(tiny_llama), data, **settings, out=tmp_path / "run", resume=True)
+    assert run.notes == whole.notes
+    assert sum("has not moved in 10 steps" in note for note in run.notes) == 1
+
+
 def test_the_default_rate_of_lora_is_in_the_first_line(
     tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

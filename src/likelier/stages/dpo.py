@@ -24,7 +24,7 @@ from likelier.training.config import DpoConfig
 from likelier.training.folder import RunFolder
 from likelier.training.loop import OnStep, Training
 from likelier.training.plan import Plan
-from likelier.training.policy import load_policy
+from likelier.training.policy import load_policy, with_rate
 from likelier.training.preparation import load_data, need_of, resolve_loss
 from likelier.training.processes import (
     deterministic,
@@ -133,6 +133,7 @@ def train(
         policy = load_policy(config, inputs.model, inputs.tokenizer, say=say)
         stack.callback(policy.give_back)
         require_room(prompts, policy)
+        config = with_rate(config, policy, say=say)
         data = load_data(
             config, inputs.data, inputs.eval_data, policy.tokenizer, need=need_of(loss.objective)
         )

@@ -58,7 +58,8 @@ class Journal:
         self.run.metrics = self.folder.cut_after(step)
         self.run.samples = self.folder.lines("samples.jsonl")
         for line in self.run.metrics:
-            self._signs.look(line)
+            # Said when they were new; kept all the same.
+            self.run.notes += self._signs.look(line)
 
     @contextmanager
     def watched(

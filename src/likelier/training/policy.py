@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -21,6 +21,7 @@ from likelier.scoring.reference import content_digest, model_digest
 from likelier.scoring.scorer import Scorer
 from likelier.training.config import LEARNING_RATE, LORA_LEARNING_RATE, TrainingConfig
 
+Settings = TypeVar("Settings", bound=TrainingConfig)
 _WAYS = {"tree": "trees", "mask": "a dense mask over one row", "rows": "ordinary rows"}
 
 
@@ -55,6 +56,15 @@ def peak_rate(config: TrainingConfig) -> float:
     if config.learning_rate is not None:
         return config.learning_rate
     return LEARNING_RATE if config.lora_rank is None else LORA_LEARNING_RATE
+
+
+def with_rate(config: Settings, policy: Policy, *, say: Callable[[str], None]) -> Settings:
+    """An adapter that is trained further has the default learning rate of a new one."""
+    given = config.learning_rate is not None or config.lora_rank is not None
+    if given or not is_adapted(policy.model):
+        return config
+    say(f"{policy.name} is an adapter: {_default_rate(LORA_LEARNING_RATE)}")
+    return config.model_copy(update={"learning_rate": LORA_LEARNING_RATE})
 
 
 def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Callable[[str], None]) -> Policy:
@@ -124,11 +134,15 @@ def _precision(config: TrainingConfig) -> Precision:
 
 
 def _lora_rate(config: TrainingConfig) -> str:
-    said = f"LoRA of rank {config.lora_rank}: learning rate {peak_rate(config):g}"
-    if config.learning_rate is not None:
-        return f"{said}, as given"
-    times = LORA_LEARNING_RATE / LEARNING_RATE
-    return f"{said}, {times:.0f} times the default of full training; --learning-rate changes it"
+    rate = f"learning rate {config.learning_rate:g}, as given" if config.learning_rate else ""
+    return f"LoRA of rank {config.lora_rank}: {rate or _default_rate(peak_rate(config))}"
+
+
+def _default_rate(rate: float) -> str:
+    times = rate / LEARNING_RATE
+    return (
+        f"learning rate {rate:g}, {times:.0f} times the default of full training; --learning-rate changes it"
+    )
 
 
 def _with_lora(
