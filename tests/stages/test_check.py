@@ -101,6 +101,12 @@ def test_outputs_may_not_replace_inputs_or_each_other(settings: dict[str, str], 
     assert Path(name).read_text() == json.dumps(GOOD) + "\n"
 
 
+@pytest.mark.parametrize("setting", ["fix", "rejected"])
+def test_outputs_are_not_named_what_they_are_not(setting: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"out\.csv would hold JSON Lines"):
+        run(write(tmp_path / "a.jsonl", [GOOD]), **{setting: tmp_path / "out.csv"})
+
+
 def test_a_folder_that_is_not_there_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(WorkError, match="cannot write"):
         run(write(tmp_path / "a.jsonl", [GOOD]), fix=tmp_path / "none" / "clean.jsonl")
