@@ -1,6 +1,7 @@
 """The table of losses. A new one is one function, one entry here, and the family's tests.
 
-Each entry says its value at θ = ref beside the loss itself (losses.md): the first step is checked against it.
+Each entry says its value at θ = ref beside the loss itself (losses.md). A first step has it where the margins are
+exactly 0, which training requires of a run that is its own reference; the family's tests hold the value.
 """
 
 from __future__ import annotations
