@@ -63,12 +63,12 @@ def usable(column: str) -> Any:
 
 
 def columns(names: list[str]) -> Any:
-    """A row with these columns, most of them usable."""
-    cells = {name: st.one_of(usable(name), usable(name), usable(name), ANY) for name in names}
+    """A row with these columns, all usable but for one, perhaps."""
     more = {"system": WORDS, "id": LEAF, "scores": usable("scores"), "weight": NUMBERS}
-    return st.fixed_dictionaries(
-        cells, optional={name: cell for name, cell in more.items() if name not in cells}
-    )
+    optional = {name: cell for name, cell in more.items() if name not in names}
+    whole = st.fixed_dictionaries({name: usable(name) for name in names}, optional=optional)
+    damaged = st.builds(lambda row, name, value: row | {name: value}, whole, st.sampled_from(names), ANY)
+    return whole | damaged
 
 
 FORM = st.sampled_from([sorted({"prompt", *form.columns}) for form in FORMATS]).flatmap(columns)
