@@ -150,3 +150,9 @@ def test_answers_that_repeat_the_prompt_are_counted() -> None:
     row = {"prompt": prompt, "chosen": f"{prompt} Water.", "rejected": f"{prompt} No."}
     assert check(row).warnings == {"prompt in answers": 1}
     assert not check({**row, "rejected": " No."}).warnings
+
+
+def test_a_prompt_that_ends_with_the_assistant_is_counted() -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert check({**PAIR, "prompt": turns}).warnings == {"no user turn": 1}
+    assert not check({**PAIR, "prompt": turns[:1]}).warnings

@@ -416,3 +416,26 @@ def test_questions_that_are_none_are_faults(field: str, row: dict[str, Any]) -> 
     (fault,) = read([row], format="prompts")
     assert isinstance(fault, Fault)
     assert fault.field == field
+
+
+def test_one_transcript_that_holds_its_prompt_is_not_doubled_either() -> None:
+    record = one({"prompt": HH, "chosen": HH + " x", "rejected": " y"})
+    assert (record.prompt, contents(record)) == (HH, [" x", " y"])
+    assert contents(one({"prompt": HH, "chosen": " x", "rejected": HH + " y"})) == [" x", " y"]
+
+
+@pytest.mark.parametrize(
+    ("field", "chosen", "rejected"),
+    [
+        ("chosen", [user("p"), bot("x")], [bot("y")]),
+        ("rejected", [bot("x")], [user("p"), bot("y")]),
+        ("prompt", [user("q"), bot("x")], [user("q"), bot("y")]),
+    ],
+)
+@pytest.mark.parametrize("prompt", ["p", [user("p")]])
+def test_conversations_at_odds_with_their_prompt_are_faults(
+    field: str, chosen: Any, rejected: Any, prompt: Any
+) -> None:
+    (fault,) = read([{"prompt": prompt, "chosen": chosen, "rejected": rejected}])
+    assert isinstance(fault, Fault)
+    assert (fault.field, fault.kind) == (field, "contradiction")

@@ -138,6 +138,11 @@ class TextChecks:
                 self._warn(record, "blank answer", "an answer is white space alone")
             elif len(answer.strip()) >= LEAST_LEAK and answer.strip() in prompt:
                 self._warn(record, "answer in prompt", f"an answer stands in its prompt: {_shown(answer)}")
+        if isinstance(record.prompt, list) and record.prompt and record.prompt[-1]["role"] == "assistant":
+            message = (
+                "the prompt ends with an assistant's turn, and the answer is another: a user's is missing"
+            )
+            self._warn(record, "no user turn", message)
         if len(prompt) >= LEAST_LEAK and answers and all(answer.startswith(prompt) for answer in answers):
             message = (
                 "every answer begins with the whole prompt, which is read twice: take it off the answers"

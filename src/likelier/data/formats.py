@@ -14,7 +14,7 @@ from typing import Any
 from likelier.data import fields, formats_chat, formats_foreign
 from likelier.data.faults import RowError, did_you_mean, excerpt
 from likelier.data.raw_row import RawRow, ranking_of
-from likelier.data.records import Completion, Content, Record
+from likelier.data.records import Completion, Content, Message, Record
 from likelier.data.transcripts import is_transcript, split_conversations, split_transcripts
 from likelier.errors import UsageError
 
@@ -63,22 +63,32 @@ def _split(chosen: Content, rejected: Content) -> tuple[Content, Content, Conten
 def _without_opening(prompt: Content, chosen: Content, rejected: Content) -> tuple[Content, Content, Content]:
     """The prompt and the answers, where the answers may be whole conversations that begin with the prompt."""
     if isinstance(chosen, list) and isinstance(rejected, list):
-        if not (chosen and rejected) or (
-            chosen[0]["role"] == "assistant" and rejected[0]["role"] == "assistant"
-        ):
-            return prompt, chosen, rejected
-        opening, *answers = split_conversations(chosen, rejected)
-        if not (_opens(prompt, opening) if isinstance(prompt, str) else opening[: len(prompt)] == prompt):
-            message = (
-                "`chosen` begins with turns that are not `prompt`: give one of the two, or answers alone"
-            )
-            raise RowError("prompt", "contradiction", message)
-        return opening, answers[0], answers[1]
-    if not (isinstance(prompt, str) and isinstance(chosen, str) and isinstance(rejected, str)):
-        return prompt, chosen, rejected
-    if is_transcript(prompt) and chosen.startswith(prompt) and rejected.startswith(prompt):
-        return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+        return _turns_without_opening(prompt, chosen, rejected)
+    if isinstance(prompt, str) and is_transcript(prompt):
+        return prompt, _after(prompt, chosen), _after(prompt, rejected)
     return prompt, chosen, rejected
+
+
+def _after(opening: str, content: Content) -> Content:
+    return content.removeprefix(opening) if isinstance(content, str) else content
+
+
+def _turns_without_opening(
+    prompt: Content, chosen: list[Message], rejected: list[Message]
+) -> tuple[Content, Content, Content]:
+    alone = [not side or side[0]["role"] == "assistant" for side in (chosen, rejected)]
+    if all(alone):
+        return prompt, chosen, rejected
+    if any(alone):
+        message = (
+            "one of `chosen` and `rejected` is a whole conversation, the other an answer: give both alike"
+        )
+        raise RowError("chosen" if alone[1] else "rejected", "contradiction", message)
+    opening, *answers = split_conversations(chosen, rejected)
+    if not (_opens(prompt, opening) if isinstance(prompt, str) else opening[: len(prompt)] == prompt):
+        message = "`chosen` begins with turns that are not `prompt`: give one of the two, or answers alone"
+        raise RowError("prompt", "contradiction", message)
+    return opening, answers[0], answers[1]
 
 
 def _opens(prompt: str, opening: list[dict[str, Any]]) -> bool:

@@ -121,9 +121,9 @@ def _check_paths(config: CheckConfig) -> None:
             raise UsageError(f"{path} is an input: write --fix and --rejected to other files")
     if len(set(outputs)) < len(outputs):
         raise UsageError("--fix and --rejected name the same file: give two")
-    for path in (config.fix, config.rejected):
-        if path and path.suffix in (".csv", ".tsv", ".parquet"):
-            raise UsageError(f"{path} would hold JSON Lines: let its name end in .jsonl")
+    for named in (config.fix, config.rejected):
+        if named and named.suffix in (".csv", ".tsv", ".parquet"):
+            raise UsageError(f"{named} would hold JSON Lines: let its name end in .jsonl")
     if not config.model and (config.max_length or config.cut_answers or config.allow_template_edits):
         raise UsageError(
             "--max-length, --cut-answers and --allow-template-edits are checks of tokens: add --model"
