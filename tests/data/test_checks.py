@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from likelier.data.checks import LengthBias, Summary, TextChecks
+from likelier.data.checks import Summary, TextChecks
+from likelier.data.length_bias import LengthBias
 from likelier.data.reading import read
+from likelier.stages.check_lengths import length_bias
 
 PAIR = {"prompt": "How are you?", "chosen": " Fine.", "rejected": " Go away."}
 
@@ -156,3 +158,31 @@ def test_a_prompt_that_ends_with_the_assistant_is_counted() -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     assert check({**PAIR, "prompt": turns}).warnings == {"no user turn": 1}
     assert not check({**PAIR, "prompt": turns[:1]}).warnings
+
+
+def test_pairs_of_one_ranking_do_not_pass_for_independent() -> None:
+    """Against the clustered interval of `stats`, which keeps every pair."""
+    from likelier.stats.intervals import accuracy_interval
+
+    rows, margins, clusters = [], [], []
+    for number in range(60):
+        lengths = [(7 * number + 3 * place) % 11 + 1 for place in range(3)]
+        if number % 3:
+            lengths.sort(reverse=True)
+        answers = ["x" * length + f"{place}" for place, length in enumerate(lengths)]
+        rows.append({"prompt": f"p{number}?", "completions": answers, "ranking": [[0], [1], [2]]})
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        unequal = [float(lengths[a] - lengths[b]) for a, b in pairs if lengths[a] != lengths[b]]
+        margins += unequal
+        clusters += [number] * len(unequal)
+    bias = check(*rows).bias
+    expected = accuracy_interval(margins, clusters=clusters)
+    assert (bias.n, bias.longer / bias.n) == (len(margins), expected.value)
+    found = length_bias(bias)
+    assert found is not None
+    assert bias.independent is not None
+    assert bias.independent < 0.7 * bias.n
+    # That one has Student's t and m / (m - 1) clusters, which at 60 widens it by some hundredths.
+    assert found.low == pytest.approx(expected.low, abs=0.01)
+    assert found.high == pytest.approx(expected.high, abs=0.01)
+    assert check(PAIR, {**PAIR, "prompt": "And you?"}).bias.independent == 2

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from likelier.data.faults import Fault
+from likelier.data.length_bias import LengthBias, Longer
 from likelier.data.records import Content, Record
 from likelier.data.repeats import Seen, strict_pairs
 
@@ -30,21 +31,6 @@ class Example(NamedTuple):
     file: str
     row: int
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class LengthBias:
-    """How often the longer answer is the chosen one, over the pairs of answers of different lengths."""
-
-    longer: int
-    """Pairs whose chosen answer is the longer one."""
-    shorter: int
-    equal: int
-
-    @property
-    def n(self) -> int:
-        """Pairs that have a longer answer."""
-        return self.longer + self.shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +76,7 @@ class TextChecks:
     _rows: int = 0
     _places: array[int] = field(default_factory=lambda: array("Q"))
     _seen: Seen = field(default_factory=Seen)
-    _order: Counter[int] = field(default_factory=Counter)
+    _longer: Longer = field(default_factory=Longer)
     _lengths: dict[str, array[int]] = field(default_factory=dict)
 
     def add(self, item: Record | Fault) -> None:
@@ -158,9 +144,12 @@ class TextChecks:
         for index, answer in enumerate(answers):
             side = "chosen" if index in best else "rejected" if index in worst else "answer"
             self._length(side, len(answer))
+        order: Counter[int] = Counter()
         for chosen, rejected in strict_pairs(record):
             difference = len(answers[chosen]) - len(answers[rejected])
-            self._order[(difference > 0) - (difference < 0)] += 1
+            order[(difference > 0) - (difference < 0)] += 1
+        if order:
+            self._longer.add(order)
 
     def _length(self, name: str, length: int) -> None:
         self._lengths.setdefault(name, array("I")).append(length)
@@ -184,7 +173,7 @@ class TextChecks:
             faults=self.faults.copy(),
             warnings=warnings,
             examples=examples,
-            bias=LengthBias(self._order[1], self._order[-1], self._order[0]),
+            bias=self._longer.bias(),
             lengths={name: np.array(values, np.uint32) for name, values in self._lengths.items()},
         )
 

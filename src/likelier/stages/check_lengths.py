@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from likelier.data.checks import LengthBias
+from likelier.data.length_bias import LengthBias
 from likelier.stats.intervals import Estimate, wilson
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -24,10 +25,16 @@ Lengths = npt.NDArray[Any]
 def length_bias(bias: LengthBias) -> Estimate | None:
     """The share of pairs whose chosen answer is the longer one, with Wilson's interval; None without pairs.
 
+    Pairs of one ranking are alike: the interval is that of as many independent pairs as would say as much.
+
     >>> print(length_bias(LengthBias(longer=60, shorter=40, equal=5)))
     0.6 [0.502, 0.6906] (95 %, n = 100)
     """
-    return wilson(bias.longer, bias.n) if bias.n else None
+    if not bias.n:
+        return None
+    independent = bias.n if bias.independent is None else max(1, round(bias.independent))
+    share = wilson(bias.longer / bias.n * independent, independent)
+    return replace(share, value=bias.longer / bias.n, n=bias.n, clusters=independent)
 
 
 def bias_in_words(bias: LengthBias) -> str | None:
