@@ -14,6 +14,7 @@ import torch
 from likelier.cli import parse
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.errors import DataError, ModelError, UsageError, WorkError
+from likelier.stages import demo_time
 from likelier.stages.demo import DemoConfig, DemoResult, demo
 from likelier.stages.demo_prompts import read_demo_prompts
 from likelier.stages.demo_report import next_commands
@@ -88,7 +89,7 @@ def test_training_starts_at_the_reference_on_every_pair(done: tuple[DemoConfig, 
     metrics = lines(config.out / "run" / "metrics.jsonl")
     steps = [line for line in metrics if "loss" in line]
     assert steps[0]["loss"] == pytest.approx(0.6931471805599453, abs=1e-6)
-    assert steps[-1]["pairs_seen"] == 2 * pairs
+    assert steps[-1]["pairs_seen"] == pairs
 
 
 def test_the_results_are_those_of_the_files(done: tuple[DemoConfig, DemoResult]) -> None:
@@ -195,6 +196,30 @@ def test_the_next_commands_can_be_pasted_and_parse(tmp_path: Path) -> None:
         assert words[0] == "likelier"
         parse(words[1], words[2:])
     assert "--beta 1 " in next_commands(config, model="a model")[1][1]
+
+
+def test_the_terminal_tells_the_same_story(
+    tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And `--quick` takes every third training prompt, and two answers to each held-out one."""
+    config = settings(tmp_path, tiny_llama, quick=True)
+    demo(config)
+    told = " ".join(capsys.readouterr().err.split())
+    parts = ["likelier demo", "1 · The reference π_ref", "This takes about", "y_w ≻ y_l", "the loss is log 2"]
+    parts += ["it now pulls with σ(−u) =", "before after change 95 % interval", "KL(π_θ ‖ π_ref)", "The page"]
+    parts += ["likelier check --data", "likelier dpo --model", "likelier score --model"]
+    places = [told.find(part) for part in parts]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert [row["id"] for row in lines(config.out / "samples-train.jsonl")] == ["t0", "t3"]
+    assert {len(row["completions"]) for row in lines(config.out / "samples-after.jsonl")} == {2}
+
+
+def test_the_expected_time_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 · 10⁸ · 10 · (100 + 2 · 50 + 8 · 25) = 8 · 10¹¹ operations at 0.62 · 10¹² and at 525 · 10⁹ a second."""
+    monkeypatch.setattr(demo_time, "matrix_rate", lambda: 1e12)
+    minutes = demo_time.expected_minutes(1e8, sampled=100, compared=50, trained=25, tokens=10)
+    assert minutes == pytest.approx((15 + 0.8 / 0.62 + 0.8 / 0.525) / 60)
 
 
 def test_a_stopped_training_is_not_measured(

@@ -34,12 +34,10 @@ class DemoConfig(StageConfig):
         default=Path("runs/demo"), description="the folder for samples, preferences, run and page"
     )
     overwrite: bool = Field(default=False, description="replace an earlier demo in --out")
-    quick: bool = Field(
-        default=False, description="a third of the time: half the prompts, one epoch, fewer answers"
-    )
+    quick: bool = Field(default=False, description="a third of the time: every third prompt, fewer answers")
     beta: float = Field(default=0.1, gt=0, description="how closely the policy is held to the reference")
     learning_rate: float = Field(default=2e-5, gt=0, description="of AdamW")
-    batch_size: int = Field(default=32, ge=1, description="pairs per step")
+    batch_size: int = Field(default=16, ge=1, description="pairs per step")
     max_new_tokens: int = Field(default=28, ge=1, description="answers are cut there")
     seed: int = Field(default=0, ge=0, description="of every random number")
 

@@ -92,7 +92,8 @@ def next_commands(config: DemoConfig, *, model: str) -> list[tuple[str, str]]:
     scores, other = config.out / "scores.jsonl", config.out.with_name(f"{config.out.name}-beta")
     rate, beta = f"{config.learning_rate:g}", f"{5 * config.beta:g}"
     check = ["check", "--data", preferences, "--model", trained]
-    train = ["dpo", "--model", model, "--data", preferences, "--beta", beta, "--learning-rate", rate]
+    same = ["--learning-rate", rate, "--batch-size", config.batch_size]
+    train = ["dpo", "--model", model, "--data", preferences, "--beta", beta, *same]
     score = ["score", "--model", trained, "--reference", model, "--data", preferences, "--out", scores]
     return [
         ("Look at the preferences as training saw them", _command(check)),

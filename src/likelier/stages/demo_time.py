@@ -9,25 +9,29 @@ from torch import nn
 
 PARAMETERS = 134.5e6
 """Of the default model, so that it need not be loaded for the answer."""
-FIXED_SECONDS = 40.0
+FIXED_SECONDS = 15.0
 """Of a demo: loading, labels, pictures."""
-SHARE = 0.25
-"""Of the rate of matrix products, reached on the whole."""
+SHARE = 0.62
+"""Of the rate of matrix products, reached by what waits for them."""
+OTHER_RATE = 525e9
+"""Floating-point operations a second, were there only what waits for memory: sampling one token at a time."""
 
 
 def expected_minutes(parameters: float, *, sampled: int, compared: int, trained: int, tokens: int) -> float:
-    """A fixed part, and floating-point work at the rate of this machine.
+    """A fixed part, one at the rate of this machine's matrix products, and one that waits for memory.
+
+    The constants are those of two machines of two cores whose products differ fourfold (docs/log.md).
 
     Args:
         parameters: of the model.
         sampled: answers that are drawn.
         compared: answers that both models read for the KL.
-        trained: answers in training, those of every epoch counted as three (forward and backward) and those of
-            the reference's pass as one.
-        tokens: of an answer at most; with its share of the prompt a trained one has about twice as many.
+        trained: answers that are trained on, with about as many tokens of prompts: read once by the reference, then
+            forward and backward.
+        tokens: of an answer, at most.
     """
-    operations = parameters * 2 * tokens * (sampled + 2 * compared + 2 * trained)
-    return (FIXED_SECONDS + operations / (SHARE * matrix_rate())) / 60
+    operations = 2 * parameters * tokens * (sampled + 2 * compared + 2 * 4 * trained)
+    return (FIXED_SECONDS + operations * (1 / (SHARE * matrix_rate()) + 1 / OTHER_RATE)) / 60
 
 
 def matrix_rate() -> float:

@@ -38,14 +38,13 @@ class Size:
     """How much of everything."""
 
     train_stride: int
-    """1 takes every training prompt, 2 every other."""
+    """1 takes every training prompt, 3 every third."""
     answers: int
     held_out_answers: int
-    epochs: int
 
 
-FULL = Size(train_stride=1, answers=4, held_out_answers=8, epochs=2)
-QUICK = Size(train_stride=2, answers=4, held_out_answers=4, epochs=1)
+FULL = Size(train_stride=1, answers=4, held_out_answers=8)
+QUICK = Size(train_stride=3, answers=4, held_out_answers=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +126,7 @@ def _minutes(new: Walk, parameters: float) -> float:
         parameters,
         sampled=train + 2 * held_out,
         compared=held_out,
-        trained=train * (1 + 3 * new.size.epochs),
+        trained=train,
         tokens=new.config.max_new_tokens,
     )
 
@@ -171,9 +170,7 @@ def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, 
 
 def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]], Example]:
     """DPO on the preferences; returns the policy, the metrics and the story's pair under both models."""
-    with new.story.step(
-        "5 · DPO makes the better answers likelier", total=labelled.pairs * new.size.epochs
-    ) as advance:
+    with new.story.step("5 · DPO makes the better answers likelier", total=labelled.pairs) as advance:
         new.story.before_training(pair.example)
         run = dpo(
             new.model,
@@ -182,7 +179,6 @@ def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[d
             beta=new.config.beta,
             learning_rate=new.config.learning_rate,
             batch_size=new.config.batch_size,
-            epochs=new.size.epochs,
             seed=new.config.seed,
             on_step=_advances(advance),
         )
