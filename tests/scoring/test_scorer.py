@@ -188,9 +188,10 @@ def test_gradients_added_in_place_are_the_same_sums(family):
     with Scorer(model, dtype=torch.float32) as scorer:
         packs = [make_pack([tree]) for tree in given]
         expected = torch.autograd.grad(sum(scorer.branch_logps(pack).sum() for pack in packs), parameters)
-        scorer.kernels.accumulates = True
-        for pack in packs:
-            scorer.branch_logps(pack).sum().backward()
+        for _ in range(2):  # The second time over what the first one left.
+            with scorer.kernels.summing(parameters):
+                for pack in packs:
+                    scorer.branch_logps(pack).sum().backward()
     assert gradient_error([parameter.grad for parameter in parameters], list(expected)) < 1e-6
 
 

@@ -17,6 +17,8 @@ this one at the lengths of preference data (docs/log.md).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -108,7 +110,11 @@ def tree_attention(
 
 
 class BlockedAttention(torch.autograd.Function):
-    """`[heads, T, D]`, `[key heads, T, D]`, `[key heads, T, Dv]` -> `[T, heads, Dv]`, block by block."""
+    """`[heads, T, D]`, `[key heads, T, D]`, `[key heads, T, Dv]` -> `[T, heads, Dv]`, block by block.
+
+    Queries that share a key head lie side by side, token after token, so that a block of them is one matrix without
+    a copy.
+    """
 
     @staticmethod
     def forward(
@@ -121,45 +127,46 @@ class BlockedAttention(torch.autograd.Function):
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
+        (heads, size, _), (groups, _, width) = query.shape, value.shape
         key, value = key.contiguous(), value.contiguous()
-        grouped = _grouped(torch.mul(query, scale, out=query.new_empty(query.shape)), key.shape[0])
-        out = value.new_empty(query.shape[1], query.shape[0], value.shape[2])
+        queries = query.new_empty(groups, size, heads // groups, query.shape[2])
+        torch.mul(query.unflatten(0, (groups, -1)).transpose(1, 2), scale, out=queries)
+        queries = queries.flatten(1, 2)
+        out = value.new_empty(size, groups, heads // groups, width)
         for span in spans:
             keys, values = _along_path(key, span), _along_path(value, span)
-            for start, stop, low, high in _blocks(span, window):
-                _, weights = _weights(grouped, keys, span, (start, stop, low, high), window, softcap)
-                block = torch.bmm(weights, values[:, low:high])
-                out[start:stop] = _ungrouped(block, stop - start)
-        ctx.save_for_backward(grouped, key, value)
+            for block in _blocks(span, window):
+                start, stop, low, high = block
+                _, weights = _weights(_rows(queries, size, block), keys, span, block, window, softcap)
+                result = torch.bmm(weights, values[:, low:high])
+                out[start:stop] = result.unflatten(1, (stop - start, -1)).transpose(0, 1)
+        ctx.save_for_backward(queries, key, value)
         ctx.spans, ctx.scale, ctx.window, ctx.softcap = spans, scale, window, softcap
-        return out
+        return out.flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        grouped, key, value = ctx.saved_tensors
-        grad_query = torch.empty_like(grouped)
+        queries, key, value = ctx.saved_tensors
+        groups, size = key.shape[:2]
+        grad_queries = torch.empty_like(queries)
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        grad_grouped = _grouped(grad_out.permute(1, 0, 2), key.shape[0])
+        grad_out = grad_out.unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 2)
         for span in ctx.spans:
             keys, values = _along_path(key, span), _along_path(value, span)
-            grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
-            for block in _blocks(span, ctx.window):
-                start, stop, low, high = block
-                capped, weights = _weights(grouped, keys, span, block, ctx.window, ctx.softcap)
-                grad_block = grad_grouped[:, :, start:stop].reshape(key.shape[0], -1, value.shape[2])
-                grad_values[:, low:high].baddbmm_(weights.transpose(1, 2), grad_block)
-                grad_weights = torch.bmm(grad_block, values[:, low:high].transpose(1, 2))
-                grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-                if capped is not None:
-                    grad_scores = grad_scores * (1 - (capped / ctx.softcap).square())
-                queries = _block_queries(grouped, start, stop)
-                grad_keys[:, low:high].baddbmm_(grad_scores.transpose(1, 2), queries)
-                grad_query[:, :, start:stop] = torch.bmm(grad_scores, keys[:, low:high]).view_as(
-                    grad_query[:, :, start:stop]
-                )
-            _add_along_path(grad_key, grad_keys, span)
-            _add_along_path(grad_value, grad_values, span)
-        return grad_query.mul_(ctx.scale).flatten(0, 1), grad_key, grad_value, None, None, None, None
+            with _summed(grad_key, span) as grad_keys, _summed(grad_value, span) as grad_values:
+                for block in _blocks(span, ctx.window):
+                    _, _, low, high = block
+                    own, grad_block = _rows(queries, size, block), _rows(grad_out, size, block)
+                    capped, weights = _weights(own, keys, span, block, ctx.window, ctx.softcap)
+                    grad_values[:, low:high].baddbmm_(weights.transpose(1, 2), grad_block)
+                    grad_weights = torch.bmm(grad_block, values[:, low:high].transpose(1, 2))
+                    grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+                    if capped is not None:
+                        grad_scores = grad_scores * (1 - (capped / ctx.softcap).square())
+                    grad_keys[:, low:high].baddbmm_(grad_scores.transpose(1, 2), own)
+                    _rows(grad_queries, size, block).copy_(torch.bmm(grad_scores, keys[:, low:high]))
+        grad_query = grad_queries.mul_(ctx.scale).unflatten(1, (size, -1)).transpose(1, 2).flatten(0, 1)
+        return grad_query, grad_key, grad_value, None, None, None, None
 
 
 def _blocks(span: Span, window: int | None) -> list[tuple[int, int, int, int]]:
@@ -172,24 +179,30 @@ def _blocks(span: Span, window: int | None) -> list[tuple[int, int, int, int]]:
     return blocks
 
 
+def _rows(matrix: Tensor, size: int, block: tuple[int, int, int, int]) -> Tensor:
+    """The rows of a block's tokens in `[key heads, T × group, D]`."""
+    group = matrix.shape[1] // size
+    return matrix[:, block[0] * group : block[1] * group]
+
+
 def _weights(
-    grouped: Tensor,
+    queries: Tensor,
     keys: Tensor,
     span: Span,
     block: tuple[int, int, int, int],
     window: int | None,
     softcap: float | None,
 ) -> tuple[Tensor | None, Tensor]:
-    """The soft-capped scores (None without a cap) and their softmax, `[key heads, group × queries, keys]`."""
+    """The soft-capped scores (None without a cap) and their softmax, `[key heads, queries × group, keys]`."""
     start, stop, low, high = block
-    scores = torch.bmm(_block_queries(grouped, start, stop), keys[:, low:high].transpose(1, 2))
+    scores = torch.bmm(queries, keys[:, low:high].transpose(1, 2))
     capped = None
     if softcap is not None:
         capped = torch.tanh(scores / softcap) * softcap
         scores = capped.clone()
     first = span.position + start - span.start
     mask = _band(stop - start, high - low, first - low, window, scores.dtype, scores.device)
-    scores.unflatten(1, (-1, stop - start)).add_(mask)
+    scores.unflatten(1, (stop - start, -1)).add_(mask[:, None])
     return capped, torch.softmax(scores, -1)
 
 
@@ -206,33 +219,34 @@ def _band(
     return torch.zeros(queries, keys, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
 
 
-def _grouped(heads: Tensor, key_heads: int) -> Tensor:
-    """`[heads, T, D]` as `[key heads, group, T, D]`, contiguous."""
-    return heads.contiguous().view(key_heads, -1, *heads.shape[1:])
-
-
-def _block_queries(grouped: Tensor, start: int, stop: int) -> Tensor:
-    """One block's queries, those that share a key head stacked: `[key heads, group × queries, D]`."""
-    return grouped[:, :, start:stop].reshape(grouped.shape[0], -1, grouped.shape[3])
-
-
-def _ungrouped(block: Tensor, queries: int) -> Tensor:
-    """`[key heads, group × queries, D]` as `[queries, heads, D]`."""
-    return block.view(-1, queries, block.shape[2]).transpose(0, 1)
+def _ranges(span: Span) -> list[tuple[int, int]]:
+    """Where the tokens from the root to the end of `span` lie; neighbours are one range."""
+    ranges = [(span.start, span.stop)]
+    for start, stop in reversed(span.context):
+        if stop == ranges[0][0]:
+            ranges[0] = (start, ranges[0][1])
+        else:
+            ranges.insert(0, (start, stop))
+    return ranges
 
 
 def _along_path(heads: Tensor, span: Span) -> Tensor:
     """The rows of `[heads, T, D]` from the root to the end of `span`."""
-    own = heads[:, span.start : span.stop]
-    if not span.context:
-        return own
-    return torch.cat([*(heads[:, start:stop] for start, stop in span.context), own], dim=1)
+    parts = [heads[:, start:stop] for start, stop in _ranges(span)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-def _add_along_path(total: Tensor, path: Tensor, span: Span) -> None:
-    """Add gradients along a path back to their nodes, in the order of the spans: the same sum every time."""
+@contextmanager
+def _summed(total: Tensor, span: Span) -> Iterator[Tensor]:
+    """Gradients along a path, to be added to; they go back to their nodes in the order of the spans."""
+    ranges = _ranges(span)
+    if len(ranges) == 1:
+        yield total[:, slice(*ranges[0])]
+        return
+    path = total.new_zeros(total.shape[0], sum(stop - start for start, stop in ranges), total.shape[2])
+    yield path
     offset = 0
-    for start, stop in (*span.context, (span.start, span.stop)):
+    for start, stop in ranges:
         total[:, start:stop] += path[:, offset : offset + stop - start]
         offset += stop - start
 

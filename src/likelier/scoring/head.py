@@ -21,7 +21,7 @@ _PRODUCT_ROWS = 128
 """Rows per product: logits exist for so many at once."""
 _ELEMENT_ROWS = 16
 """Rows whose float32 logits exist at once: they stay in the processor's cache, which is what exp needs."""
-_GRADIENT_BYTES = 1 << 27
+_GRADIENT_BYTES = 1 << 26
 """Bytes of logits' gradients kept at once in the backward, so that the weight's gradient is one product."""
 
 
@@ -74,7 +74,7 @@ class TokenLogps(torch.autograd.Function):
         rows = F.pad(hidden, (0, 0, 0, spare)).to(weights.dtype)
         targets = F.pad(targets, (0, spare))
         logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
-        for block, logits in _blocks(rows, weights, shape):
+        for block, logits in _blocks(rows, targets, weights, shape):
             peak = logits.amax(1, keepdim=True)
             target = logits.gather(1, targets[block, None])[:, 0] - peak[:, 0]
             # Not `logsumexp`, which takes thirty times as long on a CPU at this width (docs/log.md).
@@ -103,16 +103,30 @@ class TokenLogps(torch.autograd.Function):
         return grad_rows.to(ctx.dtype), None, None, None, *totals
 
 
-def _blocks(rows: Tensor, weights: WorkingWeights, shape: LogitShape) -> Iterator[tuple[slice, Tensor]]:
+def _blocks(
+    rows: Tensor, targets: Tensor, weights: WorkingWeights, shape: LogitShape
+) -> Iterator[tuple[slice, Tensor]]:
     """The shaped logits, float32 or wider, block after block; the caller may overwrite them."""
+    wide = _wide(weights.dtype)
     few = len(rows) if rows.is_cuda else _ELEMENT_ROWS
     for start in range(0, len(rows), _PRODUCT_ROWS):
         logits = fixed_rows_linear(
             rows[start : start + _PRODUCT_ROWS], weights.matrix, weights.bias, rows=_PRODUCT_ROWS
         )
         for offset in range(0, len(logits), few):
-            block = logits[offset : offset + few].to(_wide(weights.dtype), copy=True)
-            yield slice(start + offset, start + offset + len(block)), shape.apply_(block)
+            block = slice(start + offset, start + min(offset + few, len(logits)))
+            widened = logits[offset : offset + few].to(wide, copy=True)
+            if wide != weights.dtype:
+                widened.scatter_(
+                    1, targets[block, None], _target_logits(rows[block], targets[block], weights)
+                )
+            yield block, shape.apply_(widened)
+
+
+def _target_logits(rows: Tensor, targets: Tensor, weights: WorkingWeights) -> Tensor:
+    """`[S, 1]` in float32: a product in half precision rounds its result, and of this one all depends (docs/log.md)."""
+    exact = (rows.float() * weights.matrix.index_select(0, targets).float()).sum(1, keepdim=True)
+    return exact if weights.bias is None else exact + weights.bias.index_select(0, targets)[:, None]
 
 
 def _grad_logits(
@@ -120,7 +134,7 @@ def _grad_logits(
 ) -> Tensor:
     """`(onehot − softmax) · grad`, through the shape, in the working precision: `[S, V]`."""
     result = rows.new_empty(len(rows), len(weights.matrix))
-    for block, logits in _blocks(rows, weights, shape):
+    for block, logits in _blocks(rows, targets, weights, shape):
         slope = grad[block, None].to(logits.dtype)
         grads = torch.softmax(logits, 1).mul_(-slope)
         grads.scatter_add_(1, targets[block, None], slope)

@@ -15,7 +15,8 @@ products run at full size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-ROWS = 256
+ROWS = 128
+"""Of a forward product on a CPU: more are a few percent faster, but a pack's last block is padded (docs/log.md)."""
+_TILE = {torch.float32: 16, torch.float64: 48}
+"""Columns of a forward product are a multiple of this on a CPU: on an AMD processor the library computes those past
+its own tile (16 and 24) differently for some rows of a block (docs/log.md)."""
+_SUM_NUMBERS = 1 << 18
+"""Numbers of a gradient that are widened to float32 at once while they are added up: they stay in the cache."""
 
 
 class Kernels:
@@ -39,8 +46,9 @@ class Kernels:
 
     def __init__(self, model: nn.Module, *, dtype: torch.dtype, probe: Callable[[], object]) -> None:
         self.dtype = dtype
-        self.accumulates = False
-        """Whether backward passes add to an existing `.grad` themselves: for a training loop's `backward()`."""
+        self._summing = False
+        self._kept: dict[int, Tensor] = {}
+        """By parameter, the memory for its `.grad`, while nothing has been added to it."""
         self._patched: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._weights: list[WorkingWeights] = []
         # The norm of a float64 model computes in float32 as transformers wrote it; ours would be better, and
@@ -69,6 +77,53 @@ class Kernels:
         """Bring the working copies up to date after an update of the weights."""
         for weights in self._weights:
             weights.refresh()
+
+    @contextmanager
+    def summing(self, parameters: Sequence[Tensor]) -> Iterator[None]:
+        """Backward passes in this context leave their sum in the `.grad` of `parameters`, whatever it held before.
+
+        Its memory is kept, since fresh pages for all of it cost more than a pass over it. The first product of a
+        weight is written there, neither zeroed before nor copied in float32; the others are added in place.
+        """
+        own = {id(parameter) for weights in self._weights for parameter in weights.parameters}
+        for parameter in parameters:
+            if id(parameter) in own:
+                self._kept[id(parameter)] = (
+                    torch.empty_like(parameter) if parameter.grad is None else parameter.grad
+                )
+                parameter.grad = None
+            else:
+                parameter.grad = (
+                    torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
+                )
+        self._summing = True
+        try:
+            yield
+            for parameter in parameters:
+                if parameter.grad is None:
+                    parameter.grad = self._kept[id(parameter)].zero_()
+        finally:
+            self._summing = False
+            self._kept.clear()
+
+    def handed(self, parameter: Tensor, grad: Tensor) -> Tensor | None:
+        """`grad` for autograd to add up, or None once it is in `parameter.grad`."""
+        if not self._summing:
+            return grad
+        if parameter.grad is None:
+            kept = self._kept.pop(id(parameter), None)
+            parameter.grad = None if kept is None else kept.copy_(grad)
+            return grad if kept is None else None
+        rows = max(1, _SUM_NUMBERS // max(1, grad[0].numel()))
+        for total, more in zip(parameter.grad.split(rows), grad.split(rows), strict=True):
+            total.add_(more)
+        return None
+
+    def sum_of(self, parameter: Tensor) -> Tensor | None:
+        """`parameter.grad` to add to in place, or None where autograd is to add up."""
+        if self._summing and parameter.grad is None and id(parameter) in self._kept:
+            parameter.grad = self._kept.pop(id(parameter)).zero_()
+        return parameter.grad if self._summing else None
 
     def install(self) -> None:
         """Give the modules our forwards."""
@@ -163,14 +218,7 @@ class WorkingWeights:
             if bias is not None
         ]
         both = zip(self.parameters, [*products, *sums], strict=True)
-        return [None if grad is None else self.handed(parameter, grad) for parameter, grad in both]
-
-    def handed(self, parameter: Tensor, grad: Tensor) -> Tensor | None:
-        """`grad` for autograd to add up, or None once it is added to `.grad` here, without a copy in float32."""
-        if not self.owner.accumulates or parameter.grad is None:
-            return grad
-        parameter.grad.add_(grad)
-        return None
+        return [None if grad is None else self.owner.handed(parameter, grad) for parameter, grad in both]
 
 
 def fixed_rows_linear(
@@ -191,16 +239,32 @@ def fixed_rows_linear(
     out = x.new_empty(len(x), len(matrix))
     full = len(x) - len(x) % rows
     for start in range(0, full, rows):
-        block = slice(start, start + rows)
-        if bias is None:
-            torch.mm(x[block], matrix.T, out=out[block])
-        else:
-            torch.addmm(bias, x[block], matrix.T, out=out[block])
+        _product(x[start : start + rows], matrix, bias, out[start : start + rows])
     if full < len(x):
         padded = x.new_zeros(rows, x.shape[1])
         padded[: len(x) - full] = x[full:]
-        out[full:] = F.linear(padded, matrix, bias)[: len(x) - full]
+        last = _product(padded, matrix, bias, x.new_empty(rows, len(matrix)))
+        out[full:] = last[: len(x) - full]
     return out
+
+
+def _product(x: Tensor, matrix: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """`out = x @ matrix.T + bias`, columns past a whole number of tiles apart, as a tile of their own."""
+    tail = len(matrix) % _TILE.get(x.dtype, 1)
+    whole = len(matrix) - tail
+    if whole:
+        _multiply(x, matrix[:whole], None if bias is None else bias[:whole], out[:, :whole])
+    if tail:
+        tile = F.pad(matrix[whole:], (0, 0, 0, _TILE[x.dtype] - tail))
+        columns = _multiply(x, tile, None, x.new_empty(len(x), len(tile)))[:, :tail]
+        out[:, whole:] = columns if bias is None else columns + bias[whole:]
+    return out
+
+
+def _multiply(x: Tensor, matrix: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    if bias is None:
+        return torch.mm(x, matrix.T, out=out)
+    return torch.addmm(bias, x, matrix.T, out=out)
 
 
 class SharedLinear(torch.autograd.Function):
@@ -304,10 +368,10 @@ class Embedding(torch.autograd.Function):
         if ctx.padding_idx is not None:
             # transformers gives this row no gradient as an input, whether it pads or (SmolLM2) ends turns.
             flat = flat.masked_fill(rows[:, None] == ctx.padding_idx, 0)
-        in_place = ctx.owner.accumulates and weight.grad is not None
-        total = weight.grad if in_place else torch.zeros_like(weight)
+        in_place = ctx.owner.sum_of(weight)
+        total = torch.zeros_like(weight) if in_place is None else in_place
         total.index_add_(0, rows, flat.to(weight.dtype))
-        return None, None if in_place else total, None, None
+        return None, total if in_place is None else None, None, None
 
 
 class RMSNorm(torch.autograd.Function):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from likelier.data.showing import plain_examples
@@ -24,7 +23,7 @@ from likelier.training.evaluation import evaluate
 from likelier.training.folder import RunFolder
 from likelier.training.journal import Journal
 from likelier.training.opening import open_run
-from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer
+from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer, reserve_state
 from likelier.training.outcome import card, manifest, resolved
 from likelier.training.plan import Clock, Plan, advance, first_margins, identity, require_at_reference
 from likelier.training.policy import Policy
@@ -135,6 +134,7 @@ class Training:
     def score_reference(self, reference: Any) -> None:
         """The reference's log-probs of every tree that the run will visit, from the cache or by one forward."""
         self.own_reference = reference is None
+        reserve_state(self.optimizer)
         if not self.loss.objective.needs_reference:
             return
         visited = self.plan.visited()
@@ -153,7 +153,6 @@ class Training:
 
     def _begin(self) -> bool:
         """Go on from the last complete checkpoint, or start at step 0 (False)."""
-        self.policy.scorer.kernels.accumulates = True
         if self.prompts:
             self.samples = prompt_samples(
                 *(self.policy, self.prompts),
@@ -196,10 +195,8 @@ class Training:
         trees = [self.plan.trees[i] for i in indices]
         reference = None if self.reference is None else [self.reference[i] for i in indices]
         self.clock.start()
-        # Kept and zeroed: fresh memory of this size costs more than the zeros, and backward adds in place.
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
-        result = step_gradient(self.policy.scorer, trees, reference, self.loss)
+        with self.policy.scorer.kernels.summing(self.parameters):
+            result = step_gradient(self.policy.scorer, trees, reference, self.loss)
         if step == 0 and self.own_reference:
             require_at_reference(result.rewards, self.policy, self.loss)
         elif step == 0 and result.rewards and self.reference is not None:

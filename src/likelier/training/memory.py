@@ -17,7 +17,7 @@ from likelier.training.estimate import Matrix, matrices, text_config
 _STATES = {"adamw": 2, "rmsprop": 1}
 """Numbers that the optimiser keeps per trained one."""
 _HEAD_ROWS = 128
-_HEAD_BLOCK = 1 << 27
+_HEAD_BLOCK = 1 << 26
 """Bytes of logits that the head holds at once (`scoring/head.py`)."""
 _MOST_TOKENS = {"cpu": 1536, "cuda": 16384}
 """Past that a forward is no faster."""

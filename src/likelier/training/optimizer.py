@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Schedule = Literal["constant", "linear", "cosine"]
+_STATES = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("square_avg",)}
 
 
 def make_optimizer(
@@ -21,6 +22,18 @@ def make_optimizer(
         return torch.optim.RMSprop(parameters, lr=learning_rate, foreach=True)
     # The fused kernel is one pass over memory; float64 exists in it on CPU too.
     return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+
+
+def reserve_state(optimizer: torch.optim.Optimizer) -> None:
+    """Make the state that the first step would make, at its beginning.
+
+    Made after the first backward pass it would lie in the holes that activations left, and the next ones would need
+    fresh memory (docs/log.md).
+    """
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        moments = {name: torch.zeros_like(parameter) for name in _STATES[type(optimizer)]}
+        on_device = parameter.device if isinstance(optimizer, torch.optim.AdamW) else None
+        optimizer.state[parameter] = {"step": torch.zeros((), device=on_device), **moments}
 
 
 def warmup_steps(total: int) -> int:
