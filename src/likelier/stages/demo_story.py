@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -110,10 +111,12 @@ class Story:
 
     def trained(self, metrics: list[dict[str, Any]], example: Example) -> None:
         """Where it ended, for all pairs and for the one."""
-        last = metrics[-1]
+        last = metrics[-max(1, len(metrics) // 4) :]
+        loss, accuracy = (fmean(line[key] for line in last) for key in ("loss", "rewards/accuracies"))
         self.say(
-            f"{len(metrics)} steps: loss {number(metrics[0]['loss'], 3)} → {number(last['loss'], 3)}, "
-            f"accuracy of the last step's pairs {percent(last['rewards/accuracies'])}."
+            f"{plural(len(metrics), 'step')}: loss {number(metrics[0]['loss'], 3)} at the first, "
+            f"{number(loss, 3)} over the last quarter, whose pairs were ranked rightly in {percent(accuracy)} "
+            "of cases before they were trained on."
         )
         self.say(
             f"Our pair, β = {example.beta}: log-ratios {signed(example.log_ratios[0])} and "
