@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from likelier.training.checkpoint import (
     read_state,
     save_checkpoint,
 )
-from likelier.training.optimizer import make_optimizer
+from likelier.training.optimizer import make_optimizer, state_tensors
 from tests.training.support import contents
+
+ROOT = Path(__file__).parents[2]
 
 
 def small_run(tmp_path: Path) -> tuple[Any, Any, Path]:
@@ -169,3 +173,58 @@ def test_a_folder_that_only_looks_like_a_checkpoint_is_passed_over(tmp_path: Pat
         (folder / name).mkdir()
     (folder / "step-x" / "state.json").write_text("{}")
     assert latest_checkpoint(folder) == folder / "step-3"
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+import torch
+from likelier.training.checkpoint import Identity, Position, load_checkpoint, save_checkpoint
+from likelier.training.optimizer import make_optimizer, reserve_state
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+def save(step: int) -> Path:
+    return save_checkpoint(Path(sys.argv[1]), model, optimizer, Position(step=step), Identity("d", "s"), keep=2)
+
+model = torch.nn.Sequential(*[torch.nn.Linear(1024, 1024) for _ in range(24)])
+optimizer = make_optimizer("adamw", model.parameters(), learning_rate=0.1)
+reserve_state(optimizer)
+for parameter in model.parameters():
+    parameter.grad = torch.ones_like(parameter)
+optimizer.step()
+before = peak()
+place = save(1)
+after = peak()
+spare = torch.ones(1 << 24) if sys.argv[2] == "copy" else None
+print(after - before, peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the peak differs elsewhere")
+@pytest.mark.parametrize(("how", "least", "most"), [("plain", 0, 12), ("copy", 50, 90)])
+def test_a_checkpoint_takes_no_memory_of_its_own(how: str, least: int, most: int, tmp_path: Path) -> None:
+    """192 MB of state: a run that fits must not be killed at its first checkpoint. A spare 64 MB would be seen."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path), how], capture_output=True, text=True, cwd=ROOT, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    rise, with_spare = map(int, done.stdout.split())
+    assert rise <= 12
+    assert least <= with_spare <= most
+
+
+def test_state_comes_back_into_the_memory_that_it_has(tmp_path: Path) -> None:
+    for name in ("adamw", "rmsprop"):
+        model = torch.nn.Linear(3, 2)
+        optimizer = make_optimizer(name, model.parameters(), learning_rate=0.1)  # type: ignore[arg-type]
+        place = save(tmp_path / name, model, optimizer, 1)
+        before = {key: (tensor, tensor.clone()) for key, tensor in state_tensors(optimizer).items()}
+        for tensor, _ in before.values():
+            tensor.fill_(7)
+        load_checkpoint(place, model, optimizer)
+        for key, tensor in state_tensors(optimizer).items():
+            assert tensor is before[key][0]
+            assert torch.equal(tensor, before[key][1])
+        assert len(before) == (6 if name == "adamw" else 4)

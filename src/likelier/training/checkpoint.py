@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likelier.errors import UsageError
 from likelier.models.folders import written_folder
-
-_STATE: dict[type, tuple[str, ...]] = {
-    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.RMSprop: ("step", "square_avg"),
-}
-"""What an optimiser keeps for each parameter."""
+from likelier.training.optimizer import reserve_state, state_tensors
 
 
 @dataclass(slots=True)
@@ -89,7 +84,7 @@ def save_checkpoint(
     target = folder / f"step-{position.step}"
     with written_folder(target) as beside:
         save_file(distinct(trainable(model)), beside / "weights.safetensors")
-        save_file(_optimizer_tensors(optimizer), beside / "optimizer.safetensors")
+        save_file(distinct(state_tensors(optimizer)), beside / "optimizer.safetensors")
         state = {"position": asdict(position), "identity": asdict(identity)}
         (beside / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     for old in _complete(folder)[:-keep]:
@@ -126,10 +121,10 @@ def load_checkpoint(checkpoint: Path, model: nn.Module, optimizer: torch.optim.O
         UsageError: the checkpoint is damaged.
     """
     try:
-        stored = load_file(checkpoint / "optimizer.safetensors")
-        _require_whole(optimizer, stored)
+        state = checkpoint / "optimizer.safetensors"
+        _require_whole(state, optimizer)
         load_weights(checkpoint / "weights.safetensors", model)
-        _load_optimizer(optimizer, stored)
+        _load_optimizer(state, optimizer)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise _damaged(checkpoint, error) from None
 
@@ -173,34 +168,24 @@ def _number(checkpoint: Path) -> int:
 
 
 def distinct(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As safetensors stores them."""
+    """As safetensors stores them; those that lie whole in main memory are not copied."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value).detach().cpu().clone()
-        for index, values in state.items()
-        for name, value in values.items()
-        if value is not None
-    }
-
-
-def _require_whole(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _require_whole(file: Path, optimizer: torch.optim.Optimizer) -> None:
     """Every parameter has its state, of its own shape: torch would take less in silence."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, parameter in enumerate(parameters):
-        for name in _STATE[type(optimizer)]:
-            found = tensors.get(f"{index}.{name}")
-            if found is None or (found.dim() and found.shape != parameter.shape):
-                raise ValueError(f"optimizer.safetensors lacks {name} of parameter {index}")
+    if not optimizer.state:
+        reserve_state(optimizer)
+    with safe_open(file, "pt") as stored:
+        known = set(stored.keys())
+        for name, own in state_tensors(optimizer).items():
+            if name not in known or stored.get_slice(name).get_shape() != list(own.shape):
+                raise ValueError(f"{file.name} lacks {name} as {list(own.shape)}")
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    own = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
+@torch.no_grad()
+def _load_optimizer(file: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Into the memory that the state has already: one tensor at a time is held twice."""
+    with safe_open(file, "pt") as stored:
+        for name, own in state_tensors(optimizer).items():
+            own.copy_(stored.get_tensor(name))

@@ -36,6 +36,18 @@ def reserve_state(optimizer: torch.optim.Optimizer) -> None:
         optimizer.state[parameter] = {"step": torch.zeros((), device=on_device), **moments}
 
 
+def state_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser keeps, as `NUMBER.NAME` by its parameters' places: the tensors themselves, no copies."""
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    kept = {number: optimizer.state.get(parameter, {}) for number, parameter in enumerate(parameters)}
+    return {
+        f"{number}.{name}": value
+        for number, state in kept.items()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
 def warmup_steps(total: int) -> int:
     """The default: a tenth of the steps, 150 at most.
 
