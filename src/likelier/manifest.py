@@ -13,10 +13,11 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from likelier.errors import UsageError, WorkError
 
@@ -32,22 +33,68 @@ def file_hash(path: Path) -> str:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
+class WholeFile:
+    """A text file that appears, whole and synced, when its `with` block ends well.
+
+    What is there and no plain file (a pipe, `/dev/null`) is written to as it is: a rename would put a file in the
+    place of the device. A link stays a link: what it points to is replaced.
+
+    Raises:
+        WorkError: the folder or the disk does not take the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Self:
+        with self._named_errors():
+            self._target = self.path.resolve()
+            self._special = self._target.exists() and not (self._target.is_file() or self._target.is_dir())
+            beside = self._target.with_name(f".{self._target.name}.{os.getpid()}.partial")
+            self._beside = self._target if self._special else beside
+            self._file = self._beside.open("w", encoding="utf-8", newline="\n")
+        return self
+
+    def write(self, text: str) -> None:
+        """Writes `text` as it is."""
+        with self._named_errors():
+            self._file.write(text)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with self._named_errors():
+                self._close(whole=kind is None)
+        finally:
+            if not self._special:
+                with contextlib.suppress(OSError):
+                    self._beside.unlink(missing_ok=True)
+
+    def _close(self, *, whole: bool) -> None:
+        with self._file:
+            self._file.flush()
+            if whole and not self._special:
+                os.fsync(self._file.fileno())
+        if whole and not self._special:
+            self._beside.replace(self._target)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = "free space or choose another place"
+            raise WorkError(f"cannot write {self.path}: {error.strerror or error}; {remedy}") from None
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Writes `text` beside `path`, synced, and renames it into place; raises `WorkError` where it cannot."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    """Writes `text` as a `WholeFile`, its folder made where it is missing."""
+    # What hinders it is named by the file that cannot be written there.
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise WorkError(
-            f"cannot write {path}: {error.strerror}; free space or choose another --out"
-        ) from None
+    with WholeFile(path) as file:
+        file.write(text)
 
 
 def as_json(values: Mapping[str, Any], *, indent: int | None = None) -> str:
