@@ -135,19 +135,3 @@ def smollm2(smollm2_cache: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKELIER_CACHE", str(smollm2_cache))
         return load_model(name)
-
-
-KNOWN_FAILURES = {
-    "test_alone_or_in_any_company[gemma2-torch.float32]": "softcapped logits in float32 differ in the last bit",
-    "test_whatever_other_branches_the_tree_has[gemma2-torch.float32]": "the same",
-    "test_gradient_checkpointing_does_not_enter_the_gradient[gemma2]": "not looked into yet",
-}
-"""Open faults, each in docs/plan.md; a test that passes again is taken off this list."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the known failures, by name."""
-    for item in items:
-        for name, reason in KNOWN_FAILURES.items():
-            if item.nodeid.endswith(name):
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

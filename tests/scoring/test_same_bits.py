@@ -7,11 +7,11 @@ import torch
 
 from likelier.scoring.packing import make_pack, subtree
 from likelier.scoring.scorer import Scorer
-from tests.models.families import tiny
+from tests.models.families import TREE_FAMILIES, tiny
 from tests.scoring.test_families import RAIN, RICE, long_tiny, text_tree
-from tests.scoring.trees import example_trees, random_tree
-from tests.scoring.truth import token_error, truth_of
+from tests.scoring.trees import example_trees, nested_tree, random_tree
 
+FAMILIES = (*TREE_FAMILIES, "mixtral", "deepseek_v3")
 PRECISIONS = [torch.float32, torch.bfloat16, torch.float64]
 
 
@@ -39,7 +39,7 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_alone_or_in_any_company(family, dtype, given):
     with Scorer(loaded(family, dtype), dtype=dtype) as scorer:
         alone = [scorer.score([tree])[0] for tree in given]
@@ -51,7 +51,7 @@ def test_alone_or_in_any_company(family, dtype, given):
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "mixtral", "deepseek_v3"])
 def test_whatever_other_branches_the_tree_has(family, dtype, given):
     """Branches alone, in other orders, and in parts that repeat the trunk."""
     with Scorer(loaded(family, dtype), dtype=dtype) as scorer:
@@ -94,24 +94,47 @@ def count_forwards(scorer):
     return count
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_on_any_number_of_threads(threads):
-    given = example_trees()
+WIDE = {
+    "llama": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
+    "gemma2": {
+        "hidden_size": 576,
+        "intermediate_size": 1537,
+        "head_dim": 64,
+        "num_hidden_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "gpt_neox": {"hidden_size": 576, "intermediate_size": 1538, "num_attention_heads": 9},
+    "mixtral": {"hidden_size": 320, "intermediate_size": 770},
+}
+"""At widths of real models a row of numbers is shared out between threads at other places than at tiny ones."""
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("family", WIDE)
+def test_at_real_widths_on_any_number_of_threads(family, dtype, threads):
+    masters = torch.float64 if dtype == torch.float64 else torch.float32
+    model = tiny(family, dtype=masters, vocab_size=331, max_position_embeddings=512, **WIDE[family])
+    given = [
+        random_tree(0, 37, [41, 3, 17]),
+        random_tree(1, 90, [33, 34]),
+        random_tree(2, 5, [1]),
+        nested_tree(3),
+    ]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with Scorer(loaded("llama", torch.bfloat16), dtype=torch.bfloat16) as scorer:
-            assert_equal(scorer.score(given), [scorer.score([tree])[0] for tree in given])
+        with Scorer(model, dtype=dtype) as scorer:
+            packed = scorer.score(given)
+            assert_equal([scorer.score([tree])[0] for tree in given], packed)
+            assert_equal(scorer.score(given[::-1], max_tokens=130)[::-1], packed)
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_mixture_of_experts_keeps_the_bounds(given):
-    """Experts see as many rows as choose them, so their bits are the pack's; their numbers are not."""
-    model = long_tiny("mixtral", dtype=torch.float32)
-    with Scorer(model, dtype=torch.float32) as scorer:
-        packed = [part for tree in scorer.score(given) for part in tree]
-    assert token_error(packed, truth_of(model, given, gradients=False).logps) < 1e-5
 
 
 def test_with_gradients_on_it_is_the_same():

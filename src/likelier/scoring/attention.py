@@ -101,19 +101,18 @@ def tree_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     if _takes_varlen(query, value, softcap):
         return _varlen_attention(query, key, value, plan, scale, sliding_window), None
-    # Half precision would round the scores: on CPU float32 products of these shapes are as fast.
-    dtype = torch.promote_types(query.dtype, torch.float32)
     out: Tensor = BlockedAttention.apply(  # type: ignore[no-untyped-call]
-        query[0].to(dtype), key[0].to(dtype), value[0].to(dtype), plan.spans, scale, sliding_window, softcap
+        query[0], key[0], value[0], plan.spans, scale, sliding_window, softcap
     )
-    return out.to(query.dtype)[None], None
+    return out[None], None
 
 
 class BlockedAttention(torch.autograd.Function):
     """`[heads, T, D]`, `[key heads, T, D]`, `[key heads, T, Dv]` -> `[T, heads, Dv]`, block by block.
 
     Queries that share a key head lie side by side, token after token, so that a block of them is one matrix without
-    a copy.
+    a copy. They, keys and values are kept as they come; the products are in float32 or wider, since half precision
+    would round the scores and is no faster at these shapes. The result is what a product reads next, as `value` was.
     """
 
     @staticmethod
@@ -127,12 +126,14 @@ class BlockedAttention(torch.autograd.Function):
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        (heads, size, _), (groups, _, width) = query.shape, value.shape
+        (heads, size, depth), (groups, _, width) = query.shape, value.shape
+        kept = query.new_empty(groups, size, heads // groups, depth)
+        kept.copy_(query.unflatten(0, (groups, -1)).transpose(1, 2))
         key, value = key.contiguous(), value.contiguous()
-        queries = query.new_empty(groups, size, heads // groups, query.shape[2])
-        torch.mul(query.unflatten(0, (groups, -1)).transpose(1, 2), scale, out=queries)
-        queries = queries.flatten(1, 2)
+        ctx.save_for_backward(kept, key, value)
+        ctx.spans, ctx.scale, ctx.window, ctx.softcap = spans, scale, window, softcap
         out = value.new_empty(size, groups, heads // groups, width)
+        queries, key, value = _widened(kept, key, value, scale)
         for span in spans:
             keys, values = _along_path(key, span), _along_path(value, span)
             for block in _blocks(span, window):
@@ -140,17 +141,16 @@ class BlockedAttention(torch.autograd.Function):
                 _, weights = _weights(_rows(queries, size, block), keys, span, block, window, softcap)
                 result = torch.bmm(weights, values[:, low:high])
                 out[start:stop] = result.unflatten(1, (stop - start, -1)).transpose(0, 1)
-        ctx.save_for_backward(queries, key, value)
-        ctx.spans, ctx.scale, ctx.window, ctx.softcap = spans, scale, window, softcap
         return out.flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        queries, key, value = ctx.saved_tensors
+        kept, key, value = ctx.saved_tensors
+        queries, key, value = _widened(kept, key, value, ctx.scale)
         groups, size = key.shape[:2]
         grad_queries = torch.empty_like(queries)
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        grad_out = grad_out.unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 2)
+        grad_out = grad_out.to(value.dtype).unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 2)
         for span in ctx.spans:
             keys, values = _along_path(key, span), _along_path(value, span)
             with _summed(grad_key, span) as grad_keys, _summed(grad_value, span) as grad_values:
@@ -167,6 +167,12 @@ class BlockedAttention(torch.autograd.Function):
                     _rows(grad_queries, size, block).copy_(torch.bmm(grad_scores, keys[:, low:high]))
         grad_query = grad_queries.mul_(ctx.scale).unflatten(1, (size, -1)).transpose(1, 2).flatten(0, 1)
         return grad_query, grad_key, grad_value, None, None, None, None
+
+
+def _widened(queries: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What the products read: scaled queries `[key heads, T × group, D]`, keys and values, float32 or wider."""
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    return queries.flatten(1, 2).to(wide, copy=True).mul_(scale), key.to(wide), value.to(wide)
 
 
 def _blocks(span: Span, window: int | None) -> list[tuple[int, int, int, int]]:

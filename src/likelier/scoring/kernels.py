@@ -10,7 +10,10 @@ products run at full size.
 
 `Kernels` gives a model's own modules these forwards, and takes them away again:
 - every linear layer; layers that read the same tensor (queries, keys and values) share one product;
-- RMS norms and gated MLPs, where a check of numbers, not of names, shows that ours is the same function.
+- RMS norms, gated MLPs, experts and activations, where a check of numbers, not of names, shows that ours is the same
+  function; routers and the like run as they are, with products and activations that read no place (`experts.py`).
+
+Where a model's own code multiplies by a weight, or stumbles over bfloat16, all that it sees is float32 (`wide`).
 """
 
 from __future__ import annotations
@@ -26,11 +29,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from likelier.scoring.activations import activation_forward, silu
+from likelier.scoring.experts import Experts, experts_of, owns_a_matrix, steady_forward
+
 ROWS = 128
 """Of a forward product on a CPU: more are a few percent faster, but a pack's last block is padded (docs/log.md)."""
 _TILE = {torch.float32: 16, torch.float64: 48}
 """Columns of a forward product are a multiple of this on a CPU: on an AMD processor the library computes those past
 its own tile (16 and 24) differently for some rows of a block (docs/log.md)."""
+_PRODUCT_COLUMNS = 8192
+"""Rows of a weight whose gradient is made at once: that of a head with its vocabulary would be the peak of memory."""
 _SUM_NUMBERS = 1 << 18
 """Numbers of a gradient that are widened to float32 at once while they are added up: they stay in the cache."""
 
@@ -50,7 +58,9 @@ class Kernels:
         self._kept: dict[int, Tensor] = {}
         """By parameter, the memory for its `.grad`, while nothing has been added to it."""
         self._patched: list[tuple[nn.Module, Callable[..., Any]]] = []
-        self._weights: list[WorkingWeights] = []
+        self._weights: list[WorkingWeights | Experts] = []
+        self.wide = False
+        """Whether norms and linear layers hand on float32 though their inputs are in half precision."""
         # The norm of a float64 model computes in float32 as transformers wrote it; ours would be better, and
         # so differ from ordinary rows by more than 1e-12.
         fuse = dtype != torch.float64
@@ -59,19 +69,22 @@ class Kernels:
         for norm in [m for m in model.modules() if fuse and isinstance(m, nn.Module)]:
             offset = _rms_offset(norm)
             if offset is not None:
-                self._patch(norm, _norm_forward(norm, offset, dtype))
+                self._patch(norm, _norm_forward(norm, offset, self._handed_on))
         for mlp in mlps:
             self._patch(mlp, self._mlp_forward(mlp))
         for embedding in [m for m in model.modules() if type(m) is nn.Embedding and m.max_norm is None]:
             self._patch(embedding, self._embedding_forward(embedding))
+        self._patch_products(model)
         head = _output_head(model)
         linears = [m for m in model.modules() if _is_linear(m) and id(m) not in inside and m is not head]
         for group in _siblings(linears, probe):
             shared = self._shared(group)
             for index, linear in enumerate(group):
-                self._patch(linear, _member_forward(shared, index))
+                self._patch(linear, _member_forward(shared, index, self._handed_on))
         self.head = self._own(head) if head is not None and _is_linear(head) else None
         self.install()
+        if dtype in (torch.bfloat16, torch.float16) and not self.wide:
+            self.wide = _stumbles(probe)
 
     def refresh(self) -> None:
         """Bring the working copies up to date after an update of the weights."""
@@ -87,15 +100,11 @@ class Kernels:
         """
         own = {id(parameter) for weights in self._weights for parameter in weights.parameters}
         for parameter in parameters:
+            memory = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
             if id(parameter) in own:
-                self._kept[id(parameter)] = (
-                    torch.empty_like(parameter) if parameter.grad is None else parameter.grad
-                )
-                parameter.grad = None
+                self._kept[id(parameter)], parameter.grad = memory, None
             else:
-                parameter.grad = (
-                    torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
-                )
+                parameter.grad = memory.zero_()
         self._summing = True
         try:
             yield
@@ -108,16 +117,44 @@ class Kernels:
 
     def handed(self, parameter: Tensor, grad: Tensor) -> Tensor | None:
         """`grad` for autograd to add up, or None once it is in `parameter.grad`."""
-        if not self._summing:
+        first = self._first(parameter)
+        if first is None:
             return grad
-        if parameter.grad is None:
-            kept = self._kept.pop(id(parameter), None)
-            parameter.grad = None if kept is None else kept.copy_(grad)
-            return grad if kept is None else None
-        rows = max(1, _SUM_NUMBERS // max(1, grad[0].numel()))
-        for total, more in zip(parameter.grad.split(rows), grad.split(rows), strict=True):
-            total.add_(more)
+        self._add(parameter, grad, 0, first=first)
         return None
+
+    def product(self, parameter: Tensor, left: Tensor, right: Tensor) -> Tensor | None:
+        """`left.T @ right` for autograd to add up, or None once it is in `parameter.grad`, some rows at a time."""
+        first = self._first(parameter)
+        if first is None:
+            return left.T @ right
+        for start in range(0, left.shape[1], _PRODUCT_COLUMNS):
+            part = left[:, start : start + _PRODUCT_COLUMNS].T @ right
+            self._add(parameter, part, start, first=first)
+        return None
+
+    def _first(self, parameter: Tensor) -> bool | None:
+        """Whether nothing has been added to the kept `parameter.grad`; None where autograd is to add up."""
+        if not self._summing:
+            return None
+        if parameter.grad is not None:
+            return False
+        kept = self._kept.pop(id(parameter), None)
+        if kept is None:
+            return None
+        parameter.grad = kept
+        return True
+
+    @staticmethod
+    def _add(parameter: Tensor, grad: Tensor, start: int, *, first: bool) -> None:
+        assert parameter.grad is not None
+        total = parameter.grad[start : start + len(grad)]
+        if first:
+            total.copy_(grad)
+            return
+        rows = max(1, _SUM_NUMBERS // max(1, grad[0].numel()))
+        for part, more in zip(total.split(rows), grad.split(rows), strict=True):
+            part.add_(more)
 
     def sum_of(self, parameter: Tensor) -> Tensor | None:
         """`parameter.grad` to add to in place, or None where autograd is to add up."""
@@ -134,6 +171,29 @@ class Kernels:
         """Give them their own again."""
         for module, _ in self._patched:
             module.__dict__.pop("forward", None)
+
+    def _handed_on(self) -> torch.dtype:
+        """What norms and linear layers hand on."""
+        return torch.promote_types(self.dtype, torch.float32) if self.wide else self.dtype
+
+    def _patch_products(self, model: nn.Module) -> None:
+        """Activations, experts, and modules that multiply by a weight of their own; and those that hold such."""
+        on_cpu = not next(model.parameters()).is_cuda
+        own = set()
+        for module in model.modules():
+            experts = experts_of(module, self.dtype, fixed_rows_linear)
+            if experts is not None:
+                self._weights.append(experts)
+                self._patch(module, experts)
+            elif owns_a_matrix(module):
+                own.add(module)
+            elif on_cpu and (activation := activation_forward(module)) is not None:
+                self._patch(module, activation)
+            self.wide |= experts is not None or module in own
+        patched = {id(module) for module, _ in self._patched}
+        for module in model.modules() if on_cpu else ():
+            if id(module) not in patched and (module in own or own.intersection(module.children())):
+                self._patch(module, steady_forward(module, fixed_rows_linear))
 
     def _patch(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         self._patched.append((module, forward))
@@ -203,22 +263,34 @@ class WorkingWeights:
 
     def gradients(self, grad_out: Tensor, x: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
         """Gradients of `parameters` from `[T, N]` and `[T, K]`, in their order; None where it was added up."""
-        count = len(self.linears)
-        if all(needed[:count]) and not any(self.transposed):
-            products: Sequence[Tensor | None] = (grad_out.T @ x).split(self.sizes)
-        else:
-            parts = grad_out.split(self.sizes, dim=1)
-            products = [
-                None if not need else x.T @ part if conv else part.T @ x
-                for part, conv, need in zip(parts, self.transposed, needed, strict=False)
+        weights, biases = self.parameters[: len(self.linears)], self.parameters[len(self.linears) :]
+        parts = grad_out.split(self.sizes, dim=1)
+        grads = self._weight_gradients(weights, grad_out, parts, x, needed)
+        for bias, part in zip(
+            biases, [p for p, b in zip(parts, self.biases, strict=True) if b is not None], strict=True
+        ):
+            total = part.sum(0, dtype=torch.promote_types(part.dtype, torch.float32))
+            grads.append(self.owner.handed(bias, total))
+        return grads
+
+    def _weight_gradients(
+        self,
+        weights: list[Tensor],
+        grad_out: Tensor,
+        parts: Sequence[Tensor],
+        x: Tensor,
+        needed: Sequence[bool],
+    ) -> list[Tensor | None]:
+        handed = self.owner.handed
+        if any(self.transposed) or not all(needed[: len(weights)]):
+            return [
+                None if not need else handed(weight, x.T @ part if conv else part.T @ x)
+                for weight, part, conv, need in zip(weights, parts, self.transposed, needed, strict=False)
             ]
-        sums = [
-            part.sum(0, dtype=torch.promote_types(part.dtype, torch.float32))
-            for part, bias in zip(grad_out.split(self.sizes, dim=1), self.biases, strict=True)
-            if bias is not None
-        ]
-        both = zip(self.parameters, [*products, *sums], strict=True)
-        return [None if grad is None else self.owner.handed(parameter, grad) for parameter, grad in both]
+        if len(weights) == 1:
+            return [self.owner.product(weights[0], grad_out, x)]
+        products = (grad_out.T @ x).split(self.sizes)
+        return [handed(weight, product) for weight, product in zip(weights, products, strict=True)]
 
 
 def fixed_rows_linear(
@@ -274,14 +346,14 @@ class SharedLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weights: WorkingWeights, *parameters: Tensor) -> tuple[Tensor, ...]:
         flat = x.reshape(-1, x.shape[-1]).to(weights.dtype)
         out = fixed_rows_linear(flat, weights.matrix, weights.bias)
-        ctx.save_for_backward(flat)
+        _keep_input(ctx, x, flat)
         ctx.weights, ctx.shape, ctx.dtype = weights, x.shape, x.dtype
         parts = out.split(weights.sizes, dim=1)
         return tuple(part.view(*x.shape[:-1], part.shape[1]) for part in parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        (flat,) = ctx.saved_tensors
+        (flat,) = _kept_input(ctx)
         weights: WorkingWeights = ctx.weights
         parts = [grad.reshape(len(flat), -1).to(weights.dtype) for grad in grads]
         grad_out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -323,14 +395,14 @@ class GatedMLP(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1]).to(into.dtype)
         gate_up = fixed_rows_linear(flat, into.matrix, into.bias)
         gate, up = gate_up.chunk(2, dim=1)
-        result = fixed_rows_linear(F.silu(gate).mul_(up), out.matrix, out.bias)
-        ctx.save_for_backward(flat, gate_up)
+        result = fixed_rows_linear(silu(gate).mul_(up), out.matrix, out.bias)
+        _keep_input(ctx, x, flat, gate_up)
         ctx.into, ctx.out, ctx.shape, ctx.dtype = into, out, x.shape, x.dtype
         return result.view(*x.shape[:-1], result.shape[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        flat, gate_up = ctx.saved_tensors
+        flat, gate_up = _kept_input(ctx)
         into, out = ctx.into, ctx.out
         gate, up = gate_up.chunk(2, dim=1)
         grad_result = grad.reshape(len(flat), -1).to(out.dtype)
@@ -380,15 +452,16 @@ class RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, offset: float, epsilon: float, dtype: torch.dtype
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
         ctx.save_for_backward(x, weight, scale)
+        ctx.mark_non_differentiable(scale)
         ctx.offset = offset
-        return (wide * scale).mul_(weight + offset if offset else weight).to(dtype)
+        return _normed(x, weight, scale, offset, dtype), scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         x, weight, scale = ctx.saved_tensors
         wide, grad = x.to(scale.dtype), grad.to(scale.dtype)
         normed = wide * scale
@@ -401,26 +474,61 @@ class RMSNorm(torch.autograd.Function):
         return grad_x.to(x.dtype), grad_weight, None, None, None
 
 
+def _normed(x: Tensor, weight: Tensor, scale: Tensor, offset: float, dtype: torch.dtype) -> Tensor:
+    return (x.to(scale.dtype) * scale).mul_(weight + offset if offset else weight).to(dtype)
+
+
+def _keep_input(ctx: Any, x: Tensor, flat: Tensor, *more: Tensor) -> None:
+    """Save `flat` for the backward, or what the norm that made it has saved anyway: a pass over it costs less."""
+    made = getattr(x, "made_of", None)
+    ctx.made = None if made is None else (made[3], flat.dtype)
+    ctx.save_for_backward(*([flat] if made is None else made[:3]), *more)
+
+
+def _kept_input(ctx: Any) -> tuple[Tensor, ...]:
+    """What `_keep_input` saved: `flat` and `more`."""
+    saved: tuple[Tensor, ...] = ctx.saved_tensors
+    if ctx.made is None:
+        return saved
+    x, weight, scale, *more = saved
+    return _normed(x, weight, scale, *ctx.made).flatten(0, -2), *more
+
+
 @dataclass(frozen=True)
 class _Rms:
     offset: float
     epsilon: float
 
 
-def _norm_forward(norm: nn.Module, found: _Rms, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _norm_forward(
+    norm: nn.Module, found: _Rms, dtype: Callable[[], torch.dtype]
+) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
         # From the residual stream (float32) to a product (working precision); from its output, back up.
-        out = dtype if x.dtype == torch.float32 else torch.promote_types(x.dtype, torch.float32)
-        normed: Tensor = RMSNorm.apply(  # type: ignore[no-untyped-call]
-            x, norm.weight, found.offset, found.epsilon, out
-        )
+        out = dtype() if x.dtype == torch.float32 else torch.promote_types(x.dtype, torch.float32)
+        weight, offset = norm.weight, found.offset
+        normed: Tensor
+        normed, scale = RMSNorm.apply(x, weight, offset, found.epsilon, out)  # type: ignore[no-untyped-call]
+        normed.made_of = (x.detach(), weight.detach(), scale, offset)  # type: ignore[attr-defined, operator]
         return normed
 
     return forward
 
 
-def _member_forward(shared: _SharedInput, index: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: shared(index, x)
+def _member_forward(
+    shared: _SharedInput, index: int, dtype: Callable[[], torch.dtype]
+) -> Callable[[Tensor], Tensor]:
+    return lambda x: shared(index, x).to(dtype())
+
+
+@torch.no_grad()
+def _stumbles(probe: Callable[[], object]) -> bool:
+    """Whether the model's own code cannot take what its layers hand on: float32 met half precision."""
+    try:
+        probe()
+    except RuntimeError:
+        return True
+    return False
 
 
 @torch.no_grad()
@@ -434,7 +542,7 @@ def _rms_offset(module: nn.Module) -> _Rms | None:
     x = torch.linspace(-2, 3, 2 * len(weight), device=weight.device).view(2, -1)
     theirs = module(x)
     for offset in (0.0, 1.0):
-        ours = RMSNorm.apply(x, weight, offset, epsilon, torch.float32)  # type: ignore[no-untyped-call]
+        ours, _ = RMSNorm.apply(x, weight, offset, epsilon, torch.float32)  # type: ignore[no-untyped-call]
         if theirs.shape == ours.shape and torch.allclose(theirs.float(), ours, rtol=1e-5, atol=1e-6):
             return _Rms(offset, epsilon)
     return None
