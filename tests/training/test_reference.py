@@ -72,18 +72,21 @@ def test_options_enter_the_first_value(tokenizer: Any) -> None:
     )
 
 
-_BROKEN = (("mixtral", "bfloat16"), ("bloom", "bfloat16"))
-_NO_BFLOAT16 = pytest.mark.xfail(
-    raises=RuntimeError, strict=True, reason="bfloat16 inputs meet a parameter that is no linear layer's"
-)
-
-
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(
-    ("family", "precision"),
+    "family",
     [
-        pytest.param(f, p, marks=[_NO_BFLOAT16] if (f, p) in _BROKEN else [])
-        for f in ("mistral", "qwen3", "gemma2", "gpt2", "gpt_neox", "olmo2", "mixtral", "bloom")
-        for p in PRECISIONS
+        "mistral",
+        "qwen3",
+        "gemma2",
+        "gpt2",
+        "gpt_neox",
+        "olmo2",
+        "mixtral",
+        "deepseek_v3",
+        "bloom",
+        "mamba",
+        "falcon",
     ],
 )
 def test_every_family_starts_at_log_2(family: str, precision: str, tokenizer: Any) -> None:

@@ -115,7 +115,7 @@ def branch_sums(logps: Sequence[Tensor]) -> Tensor:
 def _kernel_version() -> str:
     """Of the code that makes the numbers: a change that moves a bit must miss, and nobody remembers to say so."""
     digest = hashlib.sha256()
-    for name in ("packing", "attention", "kernels", "head", "scorer"):
+    for name in ("packing", "attention", "kernels", "activations", "experts", "head", "scorer"):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()
 
