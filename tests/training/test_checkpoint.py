@@ -209,7 +209,11 @@ print(after - before, peak() - before)
 def test_a_checkpoint_takes_no_memory_of_its_own(how: str, least: int, most: int, tmp_path: Path) -> None:
     """192 MB of state: a run that fits must not be killed at its first checkpoint. A spare 64 MB would be seen."""
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, str(tmp_path), how], capture_output=True, text=True, cwd=ROOT, timeout=240
+        [sys.executable, "-c", PEAK, str(tmp_path), how],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     rise, with_spare = map(int, done.stdout.split())
