@@ -32,6 +32,7 @@ WAYS = dict.fromkeys((*TREE_FAMILIES, "mixtral", "deepseek_v3"), "tree") | {
     "bloom": "rows",
     "mamba": "rows",
 }
+"""On a GPU; on a CPU families with a mask go as rows (test_same_bits.py)."""
 COMPUTES_IN_FLOAT32 = {"gptj", "codegen", "mamba", "deepseek_v3"}
 """Attention scores (gptj, codegen), scan (mamba) or router (deepseek) in float32 whatever the model's precision:
 float64 holds to that precision only."""
@@ -43,6 +44,12 @@ LONG = {
     "bloom": {},
     "mamba": {},
 }
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch):
+    """A mask is taken here, though its last bits are the pack's."""
+    monkeypatch.setattr("likelier.scoring.equality._keeps_bits", lambda way, device: True)
 
 
 def long_tiny(family, **changes):

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from likelier.scoring.equality import choose_way
 from likelier.scoring.packing import make_pack, subtree
 from likelier.scoring.scorer import Scorer
 from tests.models.families import TREE_FAMILIES, tiny
@@ -48,6 +49,18 @@ def test_alone_or_in_any_company(family, dtype, given):
             for max_tokens in (470, 611, 10_000):
                 found = scorer.score([given[i] for i in order], max_tokens=max_tokens)
                 assert_equal(found, [alone[i] for i in order])
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("family", ["falcon", "gptj", "codegen", "bloom", "mamba"])
+def test_families_that_take_no_tree(family, dtype, given):
+    """A dense mask would give other bits in another pack: on a CPU they go as ordinary rows."""
+    model = loaded(family, dtype)
+    choice = choose_way(model)
+    with Scorer(model, dtype=dtype, way=choice.way, own_head=choice.own_head) as scorer:
+        packed = scorer.score(given[2:])
+        assert_equal([scorer.score([tree])[0] for tree in given[2:]], packed)
+        assert_equal(scorer.score(given[:1:-1], max_tokens=470)[::-1], packed)
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
