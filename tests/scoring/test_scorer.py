@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from likelier.data.trees import tree_of
 from likelier.errors import DataError
@@ -111,6 +111,29 @@ def test_lora_against_plain_peft(family):
     # Off, the adapter is the base model.
     plain = truth_of(long_tiny(family, dtype=torch.float32), given, gradients=False)
     assert logp_error([part for tree in off for part in tree], plain.logps) < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_an_adapter_on_the_head(family):
+    """The head's own weight alone is not the model's logits: they come from the model."""
+    base = long_tiny(family, dtype=torch.float32, tie_word_embeddings=False)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "lm_head"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    given = example_trees()
+    choice = choose_way(model)
+    expected = truth_of(model.get_base_model(), given)
+    with Scorer(model, dtype=torch.float32, way=choice.way, own_head=choice.own_head) as scorer:
+        assert choice.way == "tree"
+        ours = scored(scorer, model, given)
+        packed = [part for tree in scorer.score(given) for part in tree]
+        alone = [part for tree in given for part in scorer.score([tree])[0]]
+        assert not scorer.own_head
+    assert all(torch.equal(a, b) for a, b in zip(alone, packed, strict=True))
+    assert token_error(ours.logps, expected.logps) < 1e-5
+    assert gradient_error(ours.gradients, expected.gradients) < 1e-5
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02)])

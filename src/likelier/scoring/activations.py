@@ -2,8 +2,8 @@
 
 On a CPU torch computes the end of a thread's share of a tensor with other code than the rest, and for its sigmoid,
 SiLU, softplus and GELU the two differ in the last bit (docs/log.md): the same token would get other bits in another
-pack. exp, tanh, erf and the four operations have no such ends, and of them these activations are written. In bfloat16
-only the GELU of tanh is at fault; the others are left to torch there. Backward passes are torch's own: a gradient is
+pack. exp, erf and the four operations have no such ends, and of them these activations are written. In bfloat16 only
+the GELUs are at fault; the others are left to torch there. Backward passes are torch's own: a gradient is
 a sum over packs anyway.
 
 `experts.Steady` gives the same to the functions that a module's own code calls, for as long as its forward runs.
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 Gradient = Callable[[Tensor, Tensor], Tensor]
 _HOMES = ("torch.nn.modules.activation", "transformers.activations")
 _QUICK = 1.702
+_PLACED_IN_HALF = ("gelu", "gelu_tanh")
+"""Those that torch computes by place in half precision too."""
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -46,8 +48,9 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
-    inner = x.square().mul_(0.044715).add_(1).mul_(x).mul_(math.sqrt(2 / math.pi))
-    return inner.tanh_().add_(1).mul_(x).mul_(0.5)
+    # (1 + tanh u) / 2 as 1 / (1 + exp(−2u)), which cancels nothing where x is far below 0.
+    inner = x.square().mul_(0.044715).add_(1).mul_(x).mul_(-2 * math.sqrt(2 / math.pi))
+    return torch.div(x, inner.exp_().add_(1))
 
 
 def _softplus(x: Tensor) -> Tensor:
@@ -101,7 +104,7 @@ class SteadyActivation(torch.autograd.Function):
 def steady(kind: str, x: Tensor) -> Tensor:
     """The activation `kind` of `x`: ours where torch's depends on the place, torch's elsewhere."""
     half = x.dtype in (torch.bfloat16, torch.float16)
-    if x.is_cuda or (half and kind != "gelu_tanh"):
+    if x.is_cuda or (half and kind not in _PLACED_IN_HALF):
         return _KINDS[kind][1](x)
     out: Tensor = SteadyActivation.apply(x, kind)  # type: ignore[no-untyped-call]
     return out

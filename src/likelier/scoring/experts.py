@@ -87,7 +87,8 @@ class Experts:
     def _expert(self, x: Tensor, expert: int, weights: Sequence[Tensor]) -> Tensor:
         module = self.module
         hidden = self._linear(x, expert, weights, 0)
-        hidden = module._apply_gate(hidden) if module.has_gate else module.act_fn(hidden)
+        with Steady(self.product):
+            hidden = module._apply_gate(hidden) if module.has_gate else module.act_fn(hidden)
         out = self._linear(hidden, expert, weights, 1)
         return module.post_expert_norm(out) if module.has_post_expert_norm else out
 
