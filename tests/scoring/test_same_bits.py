@@ -110,7 +110,7 @@ def count_forwards(scorer):
 WIDE = {
     "llama": {
         "hidden_size": 576,
-        "intermediate_size": 1536,
+        "intermediate_size": 577,
         "num_attention_heads": 9,
         "num_key_value_heads": 3,
     },

@@ -27,6 +27,12 @@ _PLACED_IN_HALF = ("gelu", "gelu_tanh")
 """Those that torch computes by place in half precision too."""
 
 
+def _over(x: Tensor, power: Tensor) -> Tensor:
+    """`x / (1 + exp(power))`, in the memory of `power`: fresh pages cost more than the arithmetic."""
+    power.exp_().add_(1)
+    return torch.div(x, power, out=power)
+
+
 def sigmoid(x: Tensor) -> Tensor:
     """`1 / (1 + exp(−x))`."""
     return x.neg().exp_().add_(1).reciprocal_()
@@ -36,11 +42,11 @@ def silu(x: Tensor) -> Tensor:
     """`x / (1 + exp(−x))`; torch's own where that has the same bits everywhere."""
     if x.is_cuda or x.dtype in (torch.bfloat16, torch.float16):
         return F.silu(x)
-    return torch.div(x, x.neg().exp_().add_(1))
+    return _over(x, x.neg())
 
 
 def _quick_gelu(x: Tensor) -> Tensor:
-    return torch.div(x, x.mul(-_QUICK).exp_().add_(1))
+    return _over(x, x.mul(-_QUICK))
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -50,7 +56,7 @@ def _gelu(x: Tensor) -> Tensor:
 def _gelu_tanh(x: Tensor) -> Tensor:
     # (1 + tanh u) / 2 as 1 / (1 + exp(−2u)), which cancels nothing where x is far below 0.
     inner = x.square().mul_(0.044715).add_(1).mul_(x).mul_(-2 * math.sqrt(2 / math.pi))
-    return torch.div(x, inner.exp_().add_(1))
+    return _over(x, inner)
 
 
 def _softplus(x: Tensor) -> Tensor:
