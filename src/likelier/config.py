@@ -29,10 +29,16 @@ class StageConfig(BaseModel):
             # pydantic reads true as 1: `lora_rank: true` would train an adapter of rank 1.
             if isinstance(values[key], bool) and cls.model_fields[key].annotation is not bool:
                 raise UsageError(f"{_flag(key)} takes a value, not {str(values[key]).lower()}")
+        # A list of nothing is as good as missing: `data: []` in a file.
+        given = {key: value for key, value in values.items() if value != [] or not cls._needs(key)}
         try:
-            return cls(**values)
+            return cls(**given)
         except ValidationError as error:
-            raise UsageError(_one_line(error)) from None
+            raise UsageError(_one_line(error, cls)) from None
+
+    @classmethod
+    def _needs(cls, key: str) -> bool:
+        return cls.model_fields[key].is_required()
 
 
 def named(value: Any) -> Any:
@@ -94,15 +100,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, config: type[StageConfig]) -> str:
     """The first fault of a pydantic error in our words, naming the flag."""
     fault = error.errors()[0]
     name = ".".join(str(part) for part in fault["loc"][:1])
     message = fault["msg"].removeprefix("Value error, ")
     if not name:
         return message
-    given = "" if fault["type"] == "missing" else f" (given {fault['input']!r})"
-    return f"{_flag(name)}: {message[0].lower()}{message[1:]}{given}"
+    if fault["type"] == "missing":
+        key, meaning = name.rstrip("_"), config.model_fields[name].description
+        return (
+            f"{_flag(name)} is missing; give {_flag(name)} VALUE, or `{key}:` in a --config file ({meaning})"
+        )
+    return f"{_flag(name)}: {message[0].lower()}{message[1:]} (given {fault['input']!r})"
 
 
 def _flag(name: str) -> str:

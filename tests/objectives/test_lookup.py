@@ -107,7 +107,6 @@ def own_losses(tmp_path, monkeypatch):
         "number = 3\n"
         "from likelier.objectives import OBJECTIVES\nhinge = OBJECTIVES['hinge']\n"
     )
-    (tmp_path / "my_broken_losses.py").write_text("import a_module_that_is_not_there\n")
     monkeypatch.chdir(tmp_path)
     yield "my_own_losses"
     for name in ("my_own_losses", "my_broken_losses"):
@@ -140,9 +139,42 @@ def test_an_address_that_leads_nowhere(own_losses, address, message):
         resolve(address)
 
 
-def test_a_fault_inside_the_users_module_is_shown_as_it_is(own_losses):
-    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "import a_module_that_is_not_there",
+            "ModuleNotFoundError: No module named 'a_module_that_is_not_there'",
+        ),
+        ("def gap(:", "SyntaxError: invalid syntax"),
+        ("raise ValueError('no licence')", "ValueError: no licence"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit('bye')", "SystemExit: bye"),
+    ],
+)
+def test_a_fault_inside_the_users_module_is_named_and_kept(own_losses, tmp_path, text, message):
+    (tmp_path / "my_broken_losses.py").write_text(text + "\n")
+    with pytest.raises(UnknownLossError) as caught:
         resolve("my_broken_losses:gap")
+    assert f"`import my_broken_losses` failed with {message}" in str(caught.value)
+    assert type(caught.value.__cause__).__name__ == message.partition(":")[0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("math:sin", r"cannot be called as f\(policy, reference, lengths, beta\): too many positional"),
+        (lambda policy, reference, lengths, beta, *, tau: policy[:, 0], "missing a required .*'tau'"),
+        (lambda policy, reference: policy[:, 0], "too many positional arguments"),
+        (
+            kway(lambda policy, reference, lengths, beta: policy[:, 0]),
+            r"mask=…, ranks=…\): got an unexpected",
+        ),
+    ],
+)
+def test_a_function_that_no_loss_is_called_like_is_refused_at_once(loss, message):
+    with pytest.raises(UnknownLossError, match=message):
+        resolve(loss)
 
 
 def test_options_that_a_loss_does_not_read_are_refused():

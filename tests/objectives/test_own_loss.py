@@ -14,6 +14,7 @@ from torch import Tensor
 
 import likelier
 from likelier import cli
+from likelier.errors import UsageError
 from likelier.objectives import kway, stepwise
 from tests.training.conftest import no_timing, own_cache
 from tests.training.support import pairs, rankings, write_rows
@@ -96,8 +97,63 @@ def test_a_step_wide_loss_without_its_declaration_sees_packs(folder: Path, tiny_
     """That the assertion in `step` can fail: undeclared, it is handed one pack at a time."""
     undeclared = MODULE.replace("@stepwise\n", "")
     (folder / "losses_of_mine.py").write_text(undeclared, encoding="utf-8")
-    with pytest.raises(AssertionError):
-        logged(tiny_llama, "pairs.jsonl", "losses_of_mine:step", "--batch-size", "4", "--max-tokens", "80")
+    with pytest.raises(
+        UsageError, match=r"--loss losses_of_mine:step failed with AssertionError: [123] \(--debug"
+    ):
+        logged(
+            *(tiny_llama, "pairs.jsonl", "losses_of_mine:step", "--batch-size", "4", "--max-tokens", "80"),
+            "--debug",
+        )
+
+
+NO_LOSSES = """
+import torch
+def total(policy, reference, lengths, beta):
+    return policy.sum()
+def number(policy, reference, lengths, beta):
+    return 3
+def nothing(policy, reference, lengths, beta):
+    pass
+def failing(policy, reference, lengths, beta):
+    return {}["a"]
+def silent(policy, reference, lengths, beta):
+    raise NotImplementedError
+def flat(policy, reference, lengths, beta):
+    return policy.detach()[:, 0]
+def counted(policy, reference, lengths, beta):
+    return lengths[:, 0]
+def unlimited(policy, reference, lengths, beta):
+    return policy[:, 0] / 0
+def extra(policy, reference, lengths, beta, *, tau):
+    return policy[:, 0]
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "code", "said"),
+    [
+        ("total", 2, "returned (); it must return shape (3,)"),
+        ("number", 2, "returned int; it must return shape (3,)"),
+        ("nothing", 2, "returned NoneType; it must return shape (3,)"),
+        ("failing", 2, "failed with KeyError: 'a' (--debug shows where)"),
+        ("silent", 2, "failed with NotImplementedError (--debug shows where)"),
+        ("flat", 2, "does not depend on the policy's log-probs"),
+        ("counted", 2, "does not depend on the policy's log-probs"),
+        ("unlimited", 1, "the loss is -inf in the rows"),
+        ("extra", 2, "cannot be called as f(policy, reference, lengths, beta): missing a required"),
+        ("extras", 2, "has no `extras`; did you mean `extra`"),
+    ],
+)
+def test_what_is_no_loss_is_named_in_one_line(
+    loss: str, code: int, said: str, folder: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "losses_of_mine.py").write_text(NO_LOSSES, encoding="utf-8")
+    words = f"dpo --model {tiny_llama} --data pairs.jsonl --batch-size 3 --precision float32"
+    assert cli.main([*words.split(), "--loss", f"losses_of_mine:{loss}"]) == code
+    errors = capsys.readouterr().err
+    assert said in errors.splitlines()[-1]
+    assert errors.splitlines()[-1].startswith("likelier: ")
+    assert "Traceback" not in errors
 
 
 def test_rewards_of_a_users_loss_are_beta_times_the_log_ratio(folder: Path, tiny_llama: Path) -> None:

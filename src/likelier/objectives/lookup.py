@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,9 +14,11 @@ from torch import Tensor
 from likelier.objectives.objective import LossFunction, Objective
 from likelier.objectives.table import OBJECTIVES
 
+_ARGUMENTS = ("policy", "reference", "lengths", "beta")
+
 
 class UnknownLossError(ValueError):
-    """A loss that is neither in the table nor importable; the message names the remedy."""
+    """A loss that is neither in the table nor importable, or no loss; the message names the remedy."""
 
 
 class UnknownOptionError(ValueError):
@@ -105,6 +108,7 @@ def _from_callable(function: object, name: str) -> Objective:
     if not callable(function):
         raise UnknownLossError(f"loss `{name}` is a {type(function).__name__}, not a function")
     kind = "ranking" if getattr(function, "kway", False) else "pair"
+    _require_arguments(function, name, labels=("mask", "ranks") if kind == "ranking" else ())
     stepwise = bool(getattr(function, "stepwise", False))
     return Objective(
         name=name,
@@ -116,6 +120,20 @@ def _from_callable(function: object, name: str) -> Objective:
     )
 
 
+def _require_arguments(function: Callable[..., object], name: str, *, labels: tuple[str, ...]) -> None:
+    """Raises `UnknownLossError` where `function` cannot be called as a loss: otherwise the first step would show it."""
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        # Some functions written in C do not say what they take.
+        return
+    try:
+        signature.bind(*_ARGUMENTS, **dict.fromkeys(labels))
+    except TypeError as error:
+        called = ", ".join([*_ARGUMENTS, *(f"{label}=…" for label in labels)])
+        raise UnknownLossError(f"loss `{name}` cannot be called as f({called}): {error}") from None
+
+
 def _import(address: str) -> object:
     """The object at `module:name`."""
     module_name, _, function_name = address.partition(":")
@@ -124,9 +142,14 @@ def _import(address: str) -> object:
     sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
-    except (ModuleNotFoundError, ValueError, TypeError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name not in _parents(module_name):
-            raise
+    except (Exception, SystemExit) as error:
+        named = module_name and not module_name.startswith(".")
+        absent = isinstance(error, ModuleNotFoundError) and error.name in _parents(module_name)
+        if named and not absent:
+            raise UnknownLossError(
+                f"loss `{address}`: `import {module_name}` failed with {type(error).__name__}: {error}"
+                " (--debug shows where)"
+            ) from error
         raise UnknownLossError(
             f"loss `{address}`: no module `{module_name}` in {here} or installed; write `module:function`"
         ) from None

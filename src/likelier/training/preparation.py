@@ -8,6 +8,7 @@ from typing import Any
 
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
+from likelier.data.faults import Fault
 from likelier.data.grouping import cut_groups, weigh_prompts
 from likelier.data.reading import load_records
 from likelier.data.records import Record
@@ -39,19 +40,20 @@ def load_data(config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any,
         DataError: unusable rows without --skip-bad-rows.
     """
     notes: list[str] = []
-    records = _records(config, data, notes)
+    records, faults = _records(config, data, notes)
     held_out: list[Record] = []
+    held_out_faults = faults
     if eval_data:
-        held_out = _records(config, eval_data, notes)
+        held_out, held_out_faults = _records(config, eval_data, notes)
     elif config.eval_share is not None:
         records, held_out = split_by_prompt(records, config.eval_share, seed=0)
-    train = _trees(config, records, tokenizer, need, notes)
+    train = _trees(config, records, faults, tokenizer, need, notes)
     if config.weigh == "prompts":
         train = weigh_prompts(train)
     hashes = {"train": hash_records(records)}
     evaluation: list[Tree] = []
     if held_out:
-        evaluation = _trees(config, held_out, tokenizer, need, notes)
+        evaluation = _trees(config, held_out, held_out_faults, tokenizer, need, notes)
         hashes["eval"] = hash_records(held_out)
     return Data(cut_groups(train, batch_size=config.batch_size), evaluation, hashes["train"], hashes, notes)
 
@@ -84,7 +86,7 @@ def need_of(objective: Objective) -> Need:
     return kinds[objective.kind]
 
 
-def _records(config: TrainingConfig, data: Any, notes: list[str]) -> list[Record]:
+def _records(config: TrainingConfig, data: Any, notes: list[str]) -> tuple[list[Record], list[Fault]]:
     records, faults = load_records(
         data,
         format=config.format,
@@ -93,13 +95,19 @@ def _records(config: TrainingConfig, data: Any, notes: list[str]) -> list[Record
         skip_bad_rows=config.skip_bad_rows,
     )
     if faults:
-        notes.append(f"left out as unusable: {_by_kind([fault.kind for fault in faults])}")
-    return records
+        notes.append(f"left out as unusable: {_by_kind(faults)}")
+    return records, faults
 
 
 def _trees(
-    config: TrainingConfig, records: list[Record], tokenizer: Any, need: Need, notes: list[str]
+    config: TrainingConfig,
+    records: list[Record],
+    faults: list[Fault],
+    tokenizer: Any,
+    need: Need,
+    notes: list[str],
 ) -> list[Tree]:
+    """The trees of `records`; `faults` are the rows that were left out while they were read."""
     encoded = encode(
         records,
         tokenizer,
@@ -113,19 +121,29 @@ def _trees(
     if encoded.refused and not config.skip_bad_rows:
         raise DataError(
             f"{len(encoded.refused)} of {len(records)} rows cannot be used"
-            f" ({_by_kind([fault.kind for fault in encoded.refused])}); the first: {encoded.refused[0]}"
+            f" ({_by_kind(encoded.refused)}); the first: {encoded.refused[0]}"
             " (--skip-bad-rows leaves such rows out, `likelier check --model …` lists them)"
         )
     if encoded.refused:
-        notes.append(f"left out as unusable: {_by_kind([fault.kind for fault in encoded.refused])}")
-    if encoded.counts:
-        notes.append(
-            "noticed: " + ", ".join(f"{kind} {count}" for kind, count in encoded.counts.most_common())
-        )
+        notes.append(f"left out as unusable: {_by_kind(encoded.refused)}")
+    noticed = ", ".join(f"{kind} {count}" for kind, count in encoded.counts.most_common())
+    if noticed:
+        notes.append(f"noticed: {noticed}")
     if not encoded.trees:
-        raise DataError("the data holds no row that can be trained on; `likelier check --model …` says why")
+        raise _nothing_left([*faults, *encoded.refused], noticed)
     return encoded.trees
 
 
-def _by_kind(kinds: Sequence[str]) -> str:
+def _nothing_left(faults: Sequence[Fault], noticed: str) -> DataError:
+    """What became of the rows, where none is left: the notes that say so would never be printed."""
+    reasons = [f"left out as unusable: {_by_kind(faults)}; the first: {faults[0]}"] if faults else []
+    reasons += [f"noticed: {noticed}"] if noticed else []
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return DataError(
+        f"the data holds no row that can be trained on{why}; `likelier check --model …` lists them"
+    )
+
+
+def _by_kind(faults: Sequence[Fault]) -> str:
+    kinds = [fault.kind for fault in faults]
     return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))

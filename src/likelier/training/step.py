@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from likelier.data.trees import Tree
-from likelier.errors import DataError, UsageError, WorkError
+from likelier.errors import DataError, UsageError, WorkError, is_out_of_memory
 from likelier.objectives import Objective, reward_metrics
 from likelier.scoring.packing import make_pack, split_tree
 from likelier.scoring.scorer import Scorer
@@ -136,6 +136,7 @@ def step_gradient(
         known = None if reference is None else torch.cat([reference[i] for i in indices]).to(policy.device)
         value = part_loss(policy, known, part, loss, result) / denominator
         require_finite(value, "loss", part)
+        _require_slope(value, loss)
         value.backward()
         result.loss += float(value.detach())
     return result
@@ -147,7 +148,7 @@ def part_loss(
     """`Σ w ℓ` over some trees of a step, from their branches' log-probs `[B]`; notes their figures in `result`.
 
     Raises:
-        UsageError: the loss refused its inputs, or returned another shape than one value per pair or tree.
+        UsageError: the loss refused its inputs, failed, or returned another shape than one value per pair or tree.
     """
     items = items_of(trees, loss.objective)
     lengths = _lengths(trees).to(policy.device)
@@ -165,6 +166,11 @@ def part_loss(
         )
     except ValueError as error:
         raise UsageError(f"--loss {loss.objective.name}: {error}") from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise UsageError(f"--loss {loss.objective.name} failed with {what} (--debug shows where)") from error
     _note(policy.detach(), reference, lengths, trees, loss, result)
     return (losses.double() * items.weights.to(policy.device)).sum()
 
@@ -183,6 +189,7 @@ def _two_pass(
     known = None if reference is None else torch.cat(list(reference)).to(scorer.device)
     value = part_loss(policy, known, trees, loss, result) / denominator
     require_finite(value, "loss", trees)
+    _require_slope(value, loss)
     (slopes,) = torch.autograd.grad(value, policy)
     result.loss = float(value.detach())
     parts: list[Tree] = []
@@ -232,6 +239,14 @@ def _note(
 def _lengths(trees: Sequence[Tree]) -> Tensor:
     counts = [tree.branch_length(branch) for tree in trees for branch in range(len(tree.branches))]
     return torch.tensor(counts, dtype=torch.int64)
+
+
+def _require_slope(value: Tensor, loss: Loss) -> None:
+    if not value.requires_grad:
+        raise UsageError(
+            f"--loss {loss.objective.name} does not depend on the policy's log-probs, so it teaches nothing:"
+            " compute it from `policy`, without detach or no_grad"
+        )
 
 
 def require_finite(value: Tensor, what: str, trees: Sequence[Tree]) -> None:
