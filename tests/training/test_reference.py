@@ -17,6 +17,7 @@ from likelier.errors import UsageError, WorkError
 from likelier.models.adapters import add_lora
 from likelier.objectives import OBJECTIVES, Objective
 from likelier.scoring.cache import LogpCache
+from likelier.scoring.reference import model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
 from tests.models.families import tiny
 from tests.training.support import model_of, pairs, rankings, scorer_of, train, trees_of
@@ -293,3 +294,19 @@ def _tokenizer(folder: Path) -> Any:
     from likelier.models.loading import load_tokenizer
 
     return load_tokenizer(folder)
+
+
+def test_what_raises_during_the_pass_keeps_what_was_scored(tokenizer: Any, tmp_path: Path) -> None:
+    trees = trees_of(pairs(6), tokenizer)
+    with scorer_of(model_of(tokenizer), max_tokens=60) as scorer, LogpCache(tmp_path) as cache:
+        digest = model_digest(scorer)
+
+        def fall(done: int, total: int) -> None:
+            if done == 4:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=fall)
+        seen: list[tuple[int, int]] = []
+        reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=lambda *n: seen.append(n))
+        assert seen == [(1, 2), (2, 2)]

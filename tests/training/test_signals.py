@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,28 @@ def test_stopped_and_resumed(tmp_path: Path, tiny_llama: Path) -> None:
     for name in ("term", "interrupt", "late"):
         for file in ("model/model.safetensors", "checkpoints/step-8/optimizer.safetensors", "samples.jsonl"):
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_stopped_in_the_reference_pass(tmp_path: Path, tiny_llama: Path) -> None:
+    """One sentence; what was scored is in the cache, and the next run scores the rest alone."""
+    case = Case(tmp_path, tiny_llama, pairs(10), "--batch-size", "3")
+    jobs = []
+    for name, number in (("term", signal.SIGTERM), ("interrupt", signal.SIGINT)):
+        jobs.append(case.job(name, at="reference", nth=7, signal=number))
+        jobs.append(case.job(name, "--resume"))
+    results = run_all(jobs)
+    assert [result["ended"] for result in results] == [1, 0, 1, 0], results
+    for name, stopped, again in (("SIGTERM", *results[:2]), ("Ctrl-C", *results[2:])):
+        found = re.fullmatch(
+            rf"likelier: stopped by {name} during the reference pass, (\d+) of 14 prompts done; they are kept,"
+            " and --resume goes on from there",
+            stopped["errors"].splitlines()[-1],
+        )
+        assert found, stopped["errors"]
+        left = 14 - int(found[1])
+        assert 0 < left < 14
+        assert f"reference: {left} of {left} prompts scored" in again["errors"]
+    assert metrics_of(tmp_path / "term") == metrics_of(tmp_path / "interrupt")
 
 
 def test_the_command_itself(tmp_path: Path, tiny_llama: Path) -> None:

@@ -61,7 +61,8 @@ def reference_logps(
     Args:
         scorer: of the reference; with `digest = model_digest(scorer)`.
         cache: where known ones are looked up and new ones kept; None does neither.
-        on_progress: called with (trees scored, trees to score), of those that the cache lacks.
+        on_progress: called with (trees scored, trees to score), of those that the cache lacks. What it raises ends
+            the pass; what was scored until then is in the cache.
     """
     keys = [_keys(tree, digest) for tree in trees]
     known = {} if cache is None else cache.get([key for own in keys for key in own])
@@ -75,16 +76,19 @@ def reference_logps(
             missing.append(subtree(tree, branches))
             wanted.append([own[k] for k in branches])
     fresh: dict[bytes, np.ndarray] = {}
-    for done, (index, logps) in enumerate(scorer.score_each(missing), 1):
-        fresh |= {key: values.numpy() for key, values in zip(wanted[index], logps, strict=True)}
-        if cache is not None and done % _TREES_PER_WRITE == 0:
+    try:
+        for done, (index, logps) in enumerate(scorer.score_each(missing), 1):
+            fresh |= {key: values.numpy() for key, values in zip(wanted[index], logps, strict=True)}
+            if cache is not None and done % _TREES_PER_WRITE == 0:
+                cache.put(fresh)
+                known |= fresh
+                fresh = {}
+            if on_progress is not None:
+                on_progress(done, len(missing))
+    finally:
+        # Also where somebody interrupts: what was scored is not scored again.
+        if cache is not None and fresh:
             cache.put(fresh)
-            known |= fresh
-            fresh = {}
-        if on_progress is not None:
-            on_progress(done, len(missing))
-    if cache is not None and fresh:
-        cache.put(fresh)
     known |= fresh
     return [[torch.from_numpy(known[key]) for key in own] for own in keys]
 

@@ -139,9 +139,13 @@ class Training:
             return
         visited = self.plan.visited()
         trees = [self.plan.trees[i] for i in visited] + self.data.evaluation
-        found = load_reference(
-            self.config, reference, self.policy, trees, on_progress=in_tenths(self.journal.say, "reference")
-        )
+        told = in_tenths(self.journal.say, "reference")
+        again = "the same command" if self.folder is None else "--resume"
+        with self.stop.listening():
+            found = load_reference(
+                *(self.config, reference, self.policy, trees),
+                on_progress=self.stop.during("the reference pass", told, again=again),
+            )
         self.reference_content, self.reference_digest = found.content, found.digest
         self.reference = dict(zip(visited, found.sums, strict=False))
         self.eval_reference = found.sums[len(visited) :]

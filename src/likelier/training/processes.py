@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -89,6 +89,29 @@ class StopRequest:
     def requested(self) -> bool:
         """Whether the loop is to end after this step."""
         return self.reason is not None
+
+    def during(
+        self, work: str, told: Callable[[int, int], None], *, again: str
+    ) -> Callable[[int, int], None]:
+        """An `on_progress` that also ends `work`, whose parts are kept, once somebody asks to stop.
+
+        Args:
+            told: called first, with what is done and what there is to do.
+            again: what goes on from there, in words.
+
+        Raises:
+            WorkError: from the callback.
+        """
+
+        def on_progress(done: int, total: int) -> None:
+            told(done, total)
+            if self.requested():
+                raise WorkError(
+                    f"stopped by {self.reason} during {work}, {done:,} of {total:,} prompts done; they are kept, and"
+                    f" {again} goes on from there"
+                )
+
+        return on_progress
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
