@@ -68,7 +68,7 @@ def test_constraints_pin_every_dependency_within_its_range() -> None:
 
 # Rooms
 
-ORDER = ("cli", "stages", "report", "training", "engines", "scoring", "models", "data")
+ORDER = ("cli", "stages", "report", "labelling", "training", "engines", "scoring", "models", "data")
 """A room imports rooms further to the right alone."""
 ALONE = ("objectives", "stats")
 """Imported by any room above `data`, and importing nothing of ours but each other."""
