@@ -6,9 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pydantic import Field
 
 from likelier import __version__, cli
 from likelier.config import StageConfig
@@ -53,7 +54,9 @@ def test_a_stages_help_lists_every_flag_with_what_it_does(
         assert field.description, f"{stage} {name} says nothing"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["dpo", "--help"], ["dpo", "--nonsense"], ["score", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["dpo", "--help"], ["dpo", "--nonsense"], ["score", "--help"], ["label", "--help"]]
+)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys, likelier.cli as cli\n"
@@ -81,6 +84,38 @@ def test_flags_of_every_kind(tmp_path: Path) -> None:
         "q_proj",
         "v_proj",
     ]
+
+
+def test_words_without_a_flag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`evaluate frontier RUN …` is one word and then all that come, flags before, between and after them."""
+
+    class Evaluate(StageConfig):
+        positional = ("what", "runs")
+        what: Literal["frontier", "winrate"] = Field(description="figure")
+        runs: list[Path] = Field(description="run folders")
+        out: Path | None = Field(None, description="folder")
+
+    monkeypatch.setitem(cli.STAGES, "evaluate", cli.Stage("", "x", "y"))
+    monkeypatch.setattr(cli, "_load", lambda address: Evaluate)
+
+    def read(words: str) -> tuple[Any, ...]:
+        config = cli.parse("evaluate", words.split())
+        assert isinstance(config, Evaluate)
+        return config.what, [str(run) for run in config.runs], config.out
+
+    assert read("frontier a b --out c") == read("--out c frontier a b") == ("frontier", ["a", "b"], Path("c"))
+    assert read("frontier a --out c b")[1] == read("--runs a --what frontier --runs b")[1] == ["a", "b"]
+    with pytest.raises(UsageError, match="--what: input should be 'frontier' or 'winrate'"):
+        read("fronteer a")
+    with pytest.raises(UsageError, match="--what is given twice"):
+        read("frontier a --what winrate")
+    with pytest.raises(UsageError, match="--runs is missing"):
+        read("frontier")
+    assert (
+        run("evaluate --help", capsys)[1]
+        .splitlines()[2]
+        .startswith("usage: likelier evaluate WHAT RUNS … [--config")
+    )
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
@@ -157,6 +192,12 @@ def test_a_runs_own_config_starts_it_anew(tmp_path: Path, tiny_llama: Path, caps
         ("dpo --data a --learning-rate inf", "--learning-rate: input should be a finite number"),
         ("score --data a --refrence b", "unknown flag --refrence; did you mean `--reference`?"),
         ("score --data a --betta 1", "unknown flag --betta; did you mean `--beta`?"),
+        ("label a.jsonl b.jsonl --with reward", "`b.jsonl` is no flag"),
+        ("label --with reward", "--samples is missing"),
+        ("label a.jsonl", "--with is missing"),
+        ("label a.jsonl --with rewards", "--with: input should be 'reward', 'judge' or 'human'"),
+        ("label a.jsonl --with judge --reward length", "--reward is for --with reward, not --with judge"),
+        ("label none.jsonl --with reward", "none.jsonl"),
         ("score --data none.jsonl --model .", "the folder . has no config.json"),
     ],
 )

@@ -283,7 +283,7 @@ def test_no_setting_without_a_reader(name: str) -> None:
 
 
 def test_a_setting_without_a_reader_is_found() -> None:
-    from likelier.stages.label import LabelConfig
+    from likelier.stages.label_config import LabelConfig
 
     reader = Module("m", ast.parse("def f(config: LabelConfig):\n    return config.out, config.samples"))
-    assert unread(LabelConfig, (reader,)) == {"reward"}
+    assert unread(LabelConfig, (reader,)) == set(LabelConfig.model_fields) - {"out", "samples"}

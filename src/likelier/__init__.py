@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
-_STAGES = {"dpo": "likelier.stages.dpo", "score": "likelier.stages.score"}
+_STAGES = {"dpo": "likelier.stages.dpo", "label": "likelier.stages.label", "score": "likelier.stages.score"}
 __all__ = ["__version__", *_STAGES]
 
 

@@ -39,6 +39,11 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.score_config:ScoreConfig",
         "likelier.stages.score:main",
     ),
+    "label": Stage(
+        "preferences between answers: by a reward, a judge or people",
+        "likelier.stages.label_config:LabelConfig",
+        "likelier.stages.label:main",
+    ),
     "dpo": Stage(
         "train a model on preferences",
         "likelier.training.config:DpoConfig",
@@ -115,17 +120,30 @@ def _run(words: list[str]) -> int:
 def _flags(
     stage: str, words: list[str], config_class: type[StageConfig]
 ) -> tuple[dict[str, Any], str | None]:
-    """What the words say, by field, and the `--config` file."""
+    """What the words say, by field, and the `--config` file.
+
+    >>> from likelier.stages.label_config import LabelConfig
+    >>> _flags("label", ["a.jsonl", "--with=reward"], LabelConfig)
+    ({'samples': 'a.jsonl', 'with_': 'reward'}, None)
+    """
     flags = {_flag(name): name for name in config_class.model_fields} | {"--config": "--config"}
     given: dict[str, Any] = {}
+    value: Any
     rest = list(words)
+    places = list(config_class.positional)
     while rest:
-        word, equals, attached = rest.pop(0).partition("=")
-        name = flags.get(word) or _unknown(word, flags, stage)
-        field = config_class.model_fields.get(name)
-        kind = "value" if field is None else _kind(field.annotation)
-        read = _switch if kind == "switch" else _value
-        value = read(word, attached if equals else None, rest)
+        if places and not rest[0].startswith("-"):
+            # A word without a flag; a list takes all that come.
+            name, word, value = places[0], _flag(places[0]), rest.pop(0)
+            kind = _kind(config_class.model_fields[name].annotation)
+            places = places if kind == "list" else places[1:]
+        else:
+            word, equals, attached = rest.pop(0).partition("=")
+            name = flags.get(word) or _unknown(word, flags, stage)
+            field = config_class.model_fields.get(name)
+            kind = "value" if field is None else _kind(field.annotation)
+            read = _switch if kind == "switch" else _value
+            value = read(word, attached if equals else None, rest)
         if kind == "list":
             given.setdefault(name, []).append(value)
         elif name in given:
@@ -215,13 +233,22 @@ def _stage_help(stage: str) -> str:
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, [], "", False) or field.is_required() else f" [{default}]"
         required = " (required)" if field.is_required() else ""
+        required = " (or as a word without the flag)" if name in config_class.positional else required
         rows.append(
             (_flag(name) + _placeholder(field.annotation), f"{field.description or ''}{shown}{required}")
         )
     width = min(34, max(len(flag) for flag, _ in rows))
     lines = [f"  {flag:<{width}}  {text}" for flag, text in rows]
-    usage = f"usage: likelier {stage} [--config FILE.yaml] [--flag value …]"
+    usage = " ".join(
+        ["usage: likelier", stage, *_places(config_class), "[--config FILE.yaml] [--flag value …]"]
+    )
     return "\n".join([STAGES[stage].summary, "", usage, "", *lines])
+
+
+def _places(config_class: type[StageConfig]) -> list[str]:
+    """How the usage line names the words without a flag: `WHAT RUN …`."""
+    kinds = {name: _kind(config_class.model_fields[name].annotation) for name in config_class.positional}
+    return [name.rstrip("_").upper() + (" …" if kind == "list" else "") for name, kind in kinds.items()]
 
 
 def _placeholder(annotation: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +19,8 @@ class StageConfig(BaseModel):
     """Base of all stage configurations."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Fields that the command line takes from words without a flag, in this order; a list takes all that follow."""
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:

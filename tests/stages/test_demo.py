@@ -19,7 +19,8 @@ from likelier.stages.demo import DemoConfig, DemoResult, demo
 from likelier.stages.demo_prompts import read_demo_prompts
 from likelier.stages.demo_report import next_commands
 from likelier.stages.dpo import dpo
-from likelier.stages.label import LabelConfig, label_file
+from likelier.stages.label import label_file
+from likelier.stages.label_config import LabelConfig
 from likelier.training.run import Run
 
 FILES = [
@@ -182,7 +183,7 @@ def test_the_story_is_told_on_a_pair_that_was_trained_on(
         {"id": p.id, "prompt": p.prompt, "completions": [asdict(c) for c in p.completions]} for p in sampled
     ]
     samples, out = write(tmp_path / "samples.jsonl", rows), tmp_path / "preferences.jsonl"
-    assert label_file(LabelConfig(samples=samples, reward="length", out=out)).skipped == 1
+    assert label_file(LabelConfig(with_="reward", samples=samples, reward="length", out=out)).skipped == 1
     pair = widest_pair(out, sampled, load_model(tiny_llama).model, beta=0.1)
     assert (pair.example.prompt, pair.example.chosen, pair.example.rejected) == ("say kept", "a b c", "a")
     assert (pair.example.chosen_score, pair.example.rejected_score) == (3.0, 1.0)

@@ -12,7 +12,8 @@ from likelier.data.reading import load_records
 from likelier.errors import DataError
 from likelier.manifest import file_hash
 from likelier.models.loading import load_model
-from likelier.stages.label import LabelConfig, label_file
+from likelier.stages.label import label_file
+from likelier.stages.label_config import LabelConfig
 from likelier.stages.sample import SampleConfig, sample_file
 
 PROMPTS = [
@@ -92,7 +93,7 @@ def write_samples(path: Path, *groups: list[str]) -> Path:
 def test_labels_order_answers_and_keep_their_tokens(tmp_path: Path) -> None:
     samples = write_samples(tmp_path / "s.jsonl", ["a b", "a b c", "x y", "z"])
     out = tmp_path / "preferences.jsonl"
-    labelled = label_file(LabelConfig(samples=samples, reward="length", out=out))
+    labelled = label_file(LabelConfig(with_="reward", samples=samples, reward="length", out=out))
     (row,) = lines(out)
     assert row["scores"] == [2.0, 3.0, 2.0, 1.0]
     assert row["ranking"] == [[1], [0, 2], [3]]
@@ -105,7 +106,7 @@ def test_labels_order_answers_and_keep_their_tokens(tmp_path: Path) -> None:
 
 def test_labels_read_back_as_rankings(tmp_path: Path) -> None:
     samples = write_samples(tmp_path / "s.jsonl", ["a b", "a"])
-    label_file(LabelConfig(samples=samples, reward="length", out=tmp_path / "p.jsonl"))
+    label_file(LabelConfig(with_="reward", samples=samples, reward="length", out=tmp_path / "p.jsonl"))
     (record,), faults = load_records(tmp_path / "p.jsonl")
     assert not faults
     assert record.ranking == [[0], [1]]
@@ -115,7 +116,7 @@ def test_labels_read_back_as_rankings(tmp_path: Path) -> None:
 def test_what_says_nothing_is_left_out_and_counted(tmp_path: Path) -> None:
     samples = write_samples(tmp_path / "s.jsonl", ["a b", "c d"], ["a", ""], ["a", "a b"])
     out = tmp_path / "p.jsonl"
-    labelled = label_file(LabelConfig(samples=samples, reward="length", out=out))
+    labelled = label_file(LabelConfig(with_="reward", samples=samples, reward="length", out=out))
     assert (labelled.prompts, labelled.undecided, labelled.skipped) == (1, 1, 1)
     assert [row["id"] for row in lines(out)] == ["p2"]
     manifest = json.loads((tmp_path / "p.manifest.json").read_text())
@@ -126,5 +127,5 @@ def test_what_says_nothing_is_left_out_and_counted(tmp_path: Path) -> None:
 def test_a_reward_that_prefers_nothing_is_an_error(tmp_path: Path) -> None:
     samples = write_samples(tmp_path / "s.jsonl", ["a b", "c d"])
     with pytest.raises(DataError, match="scores all answers of every prompt alike"):
-        label_file(LabelConfig(samples=samples, reward="length", out=tmp_path / "p.jsonl"))
+        label_file(LabelConfig(with_="reward", samples=samples, reward="length", out=tmp_path / "p.jsonl"))
     assert not (tmp_path / "p.jsonl").exists()

@@ -1,126 +1,66 @@
-"""Preferences from samples: a reward scores each prompt's completions, their order is the preference.
+"""Preferences between answers, whoever prefers: a reward, a language model as judge, or people.
 
-A line is `{"id", "prompt", "completions", "scores", "ranking", "labeller", "reason"}`: a prompt's answers
-with their sampled tokens, and their order, ties together. Labels by a reward are deterministic,
-and the manifest says so: no finite reward explains them (math.md, "Where the note slips").
+    likelier label samples.jsonl --with reward --reward vader --out preferences.jsonl
+
+Each labeller stands in a file of its own (`label_reward.py`, …); all write the design's preference rows with
+`labeller`, `time` and `reason`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from likelier.config import named
+from likelier.errors import UsageError
+from likelier.stages.label_config import LabelConfig
+from likelier.stages.label_reward import Labelled, label_by_reward
 
-from likelier.config import StageConfig
-from likelier.data.output import JsonLines
-from likelier.data.raw_row import ranking_of
-from likelier.data.reading import load_records
-from likelier.data.records import Completion, Record
-from likelier.engines.rewards import Reward, resolve_reward
-from likelier.errors import DataError
-from likelier.manifest import write_manifest
+Say = Callable[[str], None]
 
 
-class LabelConfig(StageConfig):
-    """What is labelled, and by what."""
+def label(samples: Any, *, out: str | Path | None = None, **config: Any) -> Labelled:
+    """Preferences between the answers of `samples`.
 
-    samples: Path = Field(description="a file that `likelier sample` wrote")
-    reward: str = Field(
-        default="vader", description="vader, length, regex:PATTERN, module:function or a classifier"
-    )
-    out: Path = Field(description="the file to write")
+    Args:
+        samples: a path, rows, or a `datasets.Dataset`; rows with two answers or more each.
+        out: a JSON Lines file to write as well.
+        config: every other setting of `likelier label`, by name; `with_` says who prefers.
 
+    Raises:
+        UsageError, DataError, ModelError: settings, rows or models that cannot be used as given.
+        WorkError: a reward that fails or is no finite number.
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """What `label_file` did."""
-
-    prompts: int
-    """With at least one pair."""
-    all_answers: int
-    """Those scored, of all prompts."""
-    pairs: int
-    """Strictly ordered pairs of answers."""
-    undecided: int
-    """Prompts all of whose answers scored the same: nothing to learn from, and left out."""
-    skipped: int
-    """Prompts left out for an answer that is no text (empty, NUL bytes); the manifest lists them."""
+    >>> label([{"prompt": "Go on:", "completions": ["and so", "and so on"]}], with_="reward", reward="length").pairs
+    1
+    """
+    values = {"samples": Path(samples if isinstance(samples, str | Path) else str(named(samples)))}
+    settings = LabelConfig.build(values | ({} if out is None else {"out": Path(out)}) | config)
+    if settings.with_ == "human":
+        raise UsageError("--with human is a page to be opened: run `likelier label … --with human`")
+    return _by_machine(settings, samples, say=lambda text: None)
 
 
 def label_file(config: LabelConfig) -> Labelled:
-    """Scores the completions of `config.samples` and writes `config.out` and its manifest.
-
-    Raises:
-        UsageError: no such reward.
-        DataError: samples that cannot be read, or of which none is preferred to another.
-        WorkError: a reward that is no finite number.
-    """
-    reward = resolve_reward(config.reward)
-    # An empty answer cannot be read back as one: its row is counted and listed, not trained on.
-    records, faults = load_records(config.samples, skip_bad_rows=True)
-    rows = [_row(record, reward) for record in records]
-    kept = [row for row in rows if len(row["ranking"]) > 1]
-    if not kept:
-        raise DataError(
-            f"{config.samples}: `{config.reward}` scores all answers of every prompt alike, so nothing is "
-            "preferred; sample more answers or choose another --reward"
-        )
-    with JsonLines(config.out) as file:
-        for row in kept:
-            file.write(row)
-    labelled = Labelled(
-        prompts=len(kept),
-        all_answers=sum(len(row["completions"]) for row in rows),
-        pairs=sum(_num_pairs(row["ranking"]) for row in kept),
-        undecided=len(rows) - len(kept),
-        skipped=len(faults),
-    )
-    write_manifest(
-        config.out,
-        stage="label",
-        config=config.model_dump(),
-        inputs={"samples": config.samples},
-        pairs=labelled.pairs,
-        prompts=labelled.prompts,
-        undecided=labelled.undecided,
-        skipped=[str(fault) for fault in faults],
-        labels="deterministic: the higher score is preferred, equal scores are tied",
-    )
-    return labelled
+    """The same for a file, as a step of a longer way."""
+    return _by_machine(config, config.samples, say=lambda text: None)
 
 
-def _row(record: Record, reward: Reward) -> dict[str, Any]:
-    texts = [_text(completion) for completion in record.completions]
-    scores = reward([record.prompt] * len(texts), texts)
-    answers = [
-        {"text": text, "tokens": completion.tokens, "finish": completion.finish}
-        for text, completion in zip(texts, record.completions, strict=True)
-    ]
-    return {
-        "id": record.id,
-        "prompt": record.prompt,
-        "completions": answers,
-        "scores": scores,
-        "ranking": ranking_of(scores),
-        "labeller": f"reward {reward.name}",
-        "reason": reward.meaning,
-    }
+def main(config: LabelConfig) -> int:
+    """The command."""
+    if config.with_ == "human":
+        raise UsageError("--with human is not in this version yet; take --with reward")
+    labelled = _by_machine(config, config.samples, say=lambda text: print(text, file=sys.stderr))
+    if config.out is None:
+        for row in labelled.rows:
+            print(json.dumps(row))
+    return 0
 
 
-def _text(completion: Completion) -> str:
-    """The answer's text, also where reading has made a turn of it."""
-    if isinstance(completion.content, str):
-        return completion.content
-    return str(completion.content[-1]["content"])
-
-
-def _num_pairs(ranking: list[list[int]]) -> int:
-    """Pairs of answers in different groups.
-
-    >>> _num_pairs([[0], [1, 2]])
-    2
-    """
-    total = sum(map(len, ranking))
-    return (total * (total - 1) - sum(len(group) * (len(group) - 1) for group in ranking)) // 2
+def _by_machine(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
+    if config.with_ == "judge":
+        raise UsageError("--with judge is not in this version yet; take --with reward")
+    return label_by_reward(config, samples, say=say)
