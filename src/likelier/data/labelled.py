@@ -34,6 +34,11 @@ def labelled_row(record: Record, *, labeller: str, time: str, reason: str) -> di
     return {**row, "labeller": labeller, "time": time, "reason": reason}
 
 
+def bare(record: Record) -> Record:
+    """The record without whatever labels it had."""
+    return replace(record, ranking=None, scores=None, verdict=None, label=None, margin=0.0)
+
+
 def plain_answer(content: Content) -> Content:
     """One assistant turn without tool calls and the like as its text; reading makes a turn of it again.
 

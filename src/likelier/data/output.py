@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from likelier.errors import UsageError
 from likelier.manifest import WholeFile
 
 
@@ -32,3 +34,26 @@ class JsonLines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.__exit__(kind, error, trace)
+
+
+def check_out(out: Path | None, data: Sequence[str]) -> None:
+    """Finds a place that cannot be written before the work begins; rows that were given are never replaced.
+
+    Args:
+        out: the file to come, or None.
+        data: names of what is read.
+
+    Raises:
+        UsageError: the place is the data itself, a folder, or below a file.
+    """
+    if out is None:
+        return
+    # A share may stand behind a name: `a.jsonl=0.3`.
+    names = [*data, *(name.rpartition("=")[0] for name in data)]
+    if out.exists() and any(Path(name).exists() and out.samefile(name) for name in names if name):
+        raise UsageError(f"--out {out} is the data itself; write to another file")
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a file in it")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(f"--out {out}: {above} is a file, not a folder; choose another place")

@@ -24,6 +24,19 @@ def draw_key(seed: int, prompt_id: str, index: int, position: int) -> int:
     return int.from_bytes(blake2b(place, digest_size=8).digest(), "little") >> 2
 
 
+def uniform(*place: int | str) -> float:
+    """A number from [0, 1), even over places: a hash of where it is used.
+
+    >>> uniform(0, "a", 1, 2) == uniform(0, "a", 1, 2), uniform(0, "a", 1, 2) == uniform(0, "a", 2, 1)
+    (True, False)
+    """
+    # Lengths first, so that no two places are written alike.
+    parts = [str(part).encode("utf-8", "surrogatepass") for part in place]
+    written = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    bits = int.from_bytes(blake2b(written, digest_size=8, person=b"uniform").digest(), "little")
+    return (bits >> 11) * 2.0**-53
+
+
 def exponential_noise(keys: Tensor, size: int) -> Tensor:
     """Standard exponential numbers, one row per key.
 

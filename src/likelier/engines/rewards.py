@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import json
 import math
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from likelier.config import nearest
 from likelier.data.records import Content
 from likelier.engines.classifiers import load_classifier
-from likelier.errors import UsageError, WorkError
+from likelier.errors import LikelierError, UsageError, WorkError
 
 Score = Callable[[Content, str], float]
-"""What a user's `module:function` is: `function(prompt, completion) -> float`."""
+"""What a user's `module:function` is: `function(prompt, completion) -> float`, or a `ScoreAll`."""
+ScoreAll = Callable[[list[Content], list[str]], Sequence[float]]
+"""A user's function whose first parameter is called `prompts` gets all of a call at once, as lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +32,66 @@ class Reward:
     meaning: str
     """One line for reports: what a higher number means."""
     score: Score
+    score_all: ScoreAll | None = None
+    """In place of `score`, where one answer at a time is not how it is made."""
 
-    def __call__(self, prompts: Sequence[Content], completions: Sequence[str]) -> list[float]:
-        """The reward of each completion; raises `WorkError` where one is no finite number."""
-        pairs = zip(prompts, completions, strict=True)
-        return [self._checked(prompt, completion, row) for row, (prompt, completion) in enumerate(pairs)]
+    def __call__(
+        self, prompts: Sequence[Content], completions: Sequence[str], *, places: Sequence[str] = ()
+    ) -> list[float]:
+        """The reward of each completion.
 
-    def _checked(self, prompt: Content, completion: str, row: int) -> float:
-        value = self.score(prompt, completion)
-        if isinstance(value, bool | int | float) and math.isfinite(value):
-            return float(value)
+        Args:
+            prompts, completions: one each per answer.
+            places: what a message calls each answer; `answer 0` and so on unless given.
+
+        Raises:
+            WorkError: a reward that is no finite number, or a function that fails.
+        """
+        if not completions:
+            return []
+        named = list(places) or [f"answer {index}" for index in range(len(completions))]
+        if self.score_all is not None:
+            together = self.score_all
+            values = self._called(
+                lambda p, c: list(together(p, c)),
+                list(prompts),
+                list(completions),
+                f"{named[0]} and those after it",
+            )
+            if len(values) != len(completions):
+                raise WorkError(
+                    f"reward `{self.name}` gave {len(values)} numbers for {len(completions)} answers"
+                )
+        else:
+            asked = zip(prompts, completions, named, strict=True)
+            values = [self._called(self.score, *one) for one in asked]
+        return [self._checked(*one) for one in zip(values, completions, named, strict=True)]
+
+    def _called(self, function: Callable[..., Any], prompt: Any, completion: Any, place: str) -> Any:
+        try:
+            return function(prompt, completion)
+        except LikelierError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            told = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+            raise WorkError(
+                f"reward `{self.name}` failed for {place} ({told}); --debug shows where"
+            ) from error
+
+    def _checked(self, value: Any, completion: str, place: str) -> float:
+        try:
+            number = math.nan if isinstance(value, str | bytes) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
         raise WorkError(
-            f"reward `{self.name}` gave {value!r} for answer {row}, not a finite number: {completion!r:.60}"
+            f"reward `{self.name}` gave {value!r} for {place}, not a finite number: {completion!r:.60}"
         )
 
 
 def resolve_reward(name: str) -> Reward:
-    """The reward meant by `vader`, `length`, `regex:PATTERN`, `module:function`, or a classifier's name.
+    """The reward meant by `vader`, `length`, `json`, `regex:PATTERN`, `module:function`, or a classifier's name.
 
     A name is a classifier's where it is a folder, or has a slash in it as hub names have.
 
@@ -60,17 +108,21 @@ def resolve_reward(name: str) -> Reward:
         return Reward(name, "VADER sentiment of the answer, from −1 (negative) to +1 (positive)", _vader())
     if name == "length":
         return Reward(name, "words in the answer", lambda _, completion: float(len(completion.split())))
+    if name == "json":
+        return Reward(name, "1 where the answer is valid JSON, else 0", _is_json)
     kind, colon, rest = name.partition(":")
     if kind == "regex" and rest:
         return Reward(name, f"1 where the answer matches {rest}, else 0", _matches(name, rest))
     if colon and kind != "regex" and "/" not in name:
-        return Reward(name, f"the function {name}", _imported(name))
+        function = _imported(name)
+        together = function if _takes_lists(function) else None
+        return Reward(name, f"the function {name}", function, together)
     if kind != "regex" and ("/" in name or (name and Path(name).is_dir())):
         classifier = load_classifier(name)
         return Reward(name, classifier.meaning, classifier)
     raise UsageError(
-        f"unknown reward `{name}`{nearest(name, ['vader', 'length'])}; "
-        "known are vader, length, regex:PATTERN, module:function, or the folder or hub name of a classifier"
+        f"unknown reward `{name}`{nearest(name, ['vader', 'length', 'json'])}; "
+        "known are vader, length, json, regex:PATTERN, module:function, or the folder or hub name of a classifier"
     )
 
 
@@ -89,7 +141,27 @@ def _matches(name: str, pattern: str) -> Score:
     return lambda _, completion: float(compiled.search(completion) is not None)
 
 
-def _imported(name: str) -> Score:
+def _is_json(_: Content, completion: str) -> float:
+    """As the standard has it: NaN and Infinity are none, white space around it is."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        json.loads(completion, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return 0.0
+    return 1.0
+
+
+def _takes_lists(function: Any) -> bool:
+    try:
+        return next(iter(inspect.signature(function).parameters), "") == "prompts"
+    except (TypeError, ValueError):  # built-in functions may have no signature
+        return False
+
+
+def _imported(name: str) -> Any:
     module_name, _, function_name = name.partition(":")
     here = str(Path.cwd())
     sys.path.append(here)  # a console script does not search the current folder, where users keep their own
@@ -107,5 +179,4 @@ def _imported(name: str) -> Score:
     if not callable(function):
         hint = nearest(function_name, vars(module))
         raise UsageError(f"reward `{name}`: module `{module_name}` has no function `{function_name}`{hint}")
-    score: Score = function
-    return score
+    return function

@@ -18,7 +18,7 @@ from likelier.report.comparison import Comparison
 from likelier.report.page import DemoPage, Example, SideBySide, render_page
 from likelier.stages.demo import DemoConfig
 from likelier.stages.demo_prompts import DemoPrompt, last_turn
-from likelier.stages.label_reward import Labelled
+from likelier.stages.label_outcome import Labelled
 
 SHOWN = 3
 """How many prompts are shown of those that gained most, and of those that lost most."""

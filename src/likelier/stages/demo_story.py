@@ -18,7 +18,7 @@ from likelier.engines.sampling import SampledPrompt
 from likelier.report.comparison import Change, Comparison
 from likelier.report.page import Example, interval, interval_percent, number, percent, plural, signed
 from likelier.stages.demo_prompts import last_turn
-from likelier.stages.label_reward import Labelled
+from likelier.stages.label_outcome import Labelled
 
 
 class Story:

@@ -28,7 +28,7 @@ from likelier.stages.demo_time import PARAMETERS, expected_minutes
 from likelier.stages.dpo import dpo
 from likelier.stages.label import label_file
 from likelier.stages.label_config import LabelConfig
-from likelier.stages.label_reward import Labelled
+from likelier.stages.label_outcome import Labelled
 from likelier.stages.sample import SampleConfig, sample_file
 
 HELD_OUT_SEED = 1
@@ -164,9 +164,8 @@ def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, 
         new.story.sampled(sampled)
     with new.story.step("3 · The reward says which answers are better"):
         preferences = new.folder / "preferences.jsonl"
-        labelled = label_file(
-            LabelConfig(samples=config.out, with_="reward", reward=new.config.reward, out=preferences)
-        )
+        settings = {"with_": "reward", "reward": new.config.reward, "out": preferences}
+        labelled = label_file(LabelConfig.build({"samples": config.out, **settings}))
         pair = widest_pair(preferences, sampled, loaded.model, beta=new.config.beta)
         new.story.labelled(labelled, pair.example)
     return labelled, pair

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from likelier.config import named
+from likelier.data.output import check_out
 from likelier.errors import UsageError
+from likelier.manifest import as_json
 from likelier.stages.label_config import LabelConfig
-from likelier.stages.label_reward import Labelled, label_by_reward
+from likelier.stages.label_outcome import Labelled
+from likelier.stages.label_reward import label_by_reward
 
 Say = Callable[[str], None]
 
@@ -54,13 +57,16 @@ def main(config: LabelConfig) -> int:
     if config.with_ == "human":
         raise UsageError("--with human is not in this version yet; take --with reward")
     labelled = _by_machine(config, config.samples, say=lambda text: print(text, file=sys.stderr))
-    if config.out is None:
+    if config.json_:
+        print(as_json(labelled.result))
+    elif config.out is None:
         for row in labelled.rows:
             print(json.dumps(row))
     return 0
 
 
 def _by_machine(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
+    check_out(config.out, [str(config.samples)])
     if config.with_ == "judge":
         raise UsageError("--with judge is not in this version yet; take --with reward")
     return label_by_reward(config, samples, say=say)

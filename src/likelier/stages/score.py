@@ -20,7 +20,7 @@ from likelier.config import named, named_data
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
 from likelier.data.faults import Fault
-from likelier.data.output import JsonLines
+from likelier.data.output import JsonLines, check_out
 from likelier.data.reading import load_records
 from likelier.data.records import Record
 from likelier.data.trees import Tree
@@ -85,7 +85,7 @@ def main(config: ScoreConfig) -> int:
 def _score(
     config: ScoreConfig, model: Any, data: Any, reference: Any, tokenizer: Any, *, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    _check_out(config)
+    check_out(config.out, config.data)
     precision = _precision(config)
     loaded = load_model(
         model,
@@ -111,22 +111,6 @@ def _score(
         _write(config.out, lines, config)
         say(f"{len(lines)} rows scored into {config.out}")
     return lines
-
-
-def _check_out(config: ScoreConfig) -> None:
-    """A place that cannot be written is found before the model is read; rows that were given are never replaced."""
-    out = config.out
-    if out is None:
-        return
-    # A share may stand behind a name: `a.jsonl=0.3`.
-    names = [*config.data, *(name.rpartition("=")[0] for name in config.data)]
-    if out.exists() and any(Path(name).exists() and out.samefile(name) for name in names if name):
-        raise UsageError(f"--out {out} is the data itself; write to another file")
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder; name a file in it")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise UsageError(f"--out {out}: {above} is a file, not a folder; choose another place")
 
 
 def _precision(config: ScoreConfig) -> Precision:
