@@ -69,7 +69,7 @@ def arm(at: str, nth: int, number: int) -> None:
         die(number)
 
     if at == "step":
-        loop.step_gradient = before(loop.step_gradient, nth, kill)
+        loop.Training._step = before(loop.Training._step, nth, kill)  # type: ignore[method-assign]
     elif at in ("second forward", "second backward"):
         # Inside the accumulation of the n-th step: one pack's gradient is there, the next one's is not.
         def inside(*_: Any, **__: Any) -> None:
@@ -78,7 +78,7 @@ def arm(at: str, nth: int, number: int) -> None:
             else:
                 torch.Tensor.backward = before(torch.Tensor.backward, 2, kill)  # type: ignore[method-assign]
 
-        loop.step_gradient = before(loop.step_gradient, nth, inside)
+        loop.Training._step = before(loop.Training._step, nth, inside)  # type: ignore[method-assign]
     elif at == "reference":
         Scorer.token_logps = before(Scorer.token_logps, nth, kill)  # type: ignore[method-assign]
     elif at == "checkpoint":

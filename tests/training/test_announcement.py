@@ -27,6 +27,7 @@ MEMORY = {
 def outlook(model: nn.Module, *, lora_rank: int | None = None) -> Outlook:
     return Outlook(
         steps=12,
+        unit="pairs",
         batch_size=64,
         epochs=2,
         trees=TREES,

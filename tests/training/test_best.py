@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from likelier.errors import UsageError
-from likelier.training import loop
+from likelier.training import preferences
 from likelier.training.best import improved
 from likelier.training.checkpoint import Position
 from tests.training.support import pairs, train, weights_of, write_rows
@@ -72,7 +72,7 @@ def test_a_checkpoint_finds_the_best_that_it_names(
 ) -> None:
     """Killed after a better step than the checkpoint's best, and not going that far again."""
     losses = iter([0.7, 0.6, 0.65, 0.4])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: {"eval/loss": next(losses)})
+    monkeypatch.setattr(preferences, "evaluate", lambda *_: {"eval/loss": next(losses)})
     data = write_rows(tmp_path / "data.jsonl", pairs(6))
     settings: dict[str, Any] = {
         "out": tmp_path / "run",
@@ -104,7 +104,7 @@ def test_one_folder_is_left_in_the_end(
     tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([0.7, 0.6, 0.5, 0.4, 0.45])
-    monkeypatch.setattr(loop, "evaluate", lambda *_: {"eval/loss": next(losses)})
+    monkeypatch.setattr(preferences, "evaluate", lambda *_: {"eval/loss": next(losses)})
     settings: dict[str, Any] = {"precision": "float32", "epochs": 2, "eval_every": 1, "checkpoint_every": 2}
     train(
         *(str(tiny_llama), pairs(6)),

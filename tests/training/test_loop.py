@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from likelier.models.loading import load_model
 from likelier.models.quiet import quiet_transformers
-from likelier.training import loop, opening
+from likelier.training import opening, preferences
 from likelier.training.config import DpoConfig
 from tests.training.support import metrics_of, model_of, pairs, train, weights_of, write_rows
 
@@ -23,7 +23,7 @@ def held_out_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> Non
     """Evaluations give these losses, one after another."""
     waiting = list(losses)
     monkeypatch.setattr(
-        loop,
+        preferences,
         "evaluate",
         lambda *_: {"eval/loss": waiting.pop(0), "eval/rewards/accuracies": 0.5, "eval/pairs": 2},
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from likelier.training import loop
+from likelier.training import preferences
 from tests.training.support import model_of, pairs, train
 
 PINNED = Path(__file__).parent / "pinned_losses.json"
@@ -95,13 +95,13 @@ def plain_run(
 def test_a_run_is_a_plain_loop(optimizer: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pairs(7)
     order: list[list[str]] = []
-    step_gradient = loop.step_gradient
+    step_gradient = preferences.step_gradient
 
     def noting(scorer: Any, trees: Any, reference: Any, loss: Any) -> Any:
         order.append([tree.id for tree in trees])
         return step_gradient(scorer, trees, reference, loss)
 
-    monkeypatch.setattr(loop, "step_gradient", noting)
+    monkeypatch.setattr(preferences, "step_gradient", noting)
     model = model_of(tokenizer, "gpt2")
     run = train(
         *(model, rows, tokenizer),

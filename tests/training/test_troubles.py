@@ -12,7 +12,7 @@ import torch
 
 from likelier import cli
 from likelier.errors import WorkError
-from likelier.training import checkpoint, loop
+from likelier.training import checkpoint, preferences
 from tests.training.support import metrics_of, model_of, pairs, train, write_rows
 
 
@@ -35,7 +35,7 @@ def fault(capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[int, st
 
 def at_step(nth: int, action: Callable[[], object]) -> Callable[..., Any]:
     """`step_gradient`, with `action` before its n-th call."""
-    whole, calls = loop.step_gradient, iter(range(1, 100))
+    whole, calls = preferences.step_gradient, iter(range(1, 100))
 
     def wrapped(*given: Any) -> Any:
         if next(calls) == nth:
@@ -69,7 +69,7 @@ def test_out_of_memory_is_named_and_the_run_goes_on_from_its_checkpoint(
     capsys.readouterr()
     words += ["--out", str(tmp_path / "run"), "--checkpoint-every", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "step_gradient", at_step(3, SHORTAGES[device]))
+        patch.setattr(preferences, "step_gradient", at_step(3, SHORTAGES[device]))
         code, line = fault(capsys, words)
     assert code == 1
     for part in ("out of memory; the last checkpoint is intact", "--max-tokens", "--lora-rank", "--resume"):
@@ -84,14 +84,14 @@ def test_out_of_memory_is_named_and_the_run_goes_on_from_its_checkpoint(
 def test_the_function_names_it_too_and_other_faults_stay_what_they_are(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "step_gradient", at_step(1, SHORTAGES["cpu"]))
+    monkeypatch.setattr(preferences, "step_gradient", at_step(1, SHORTAGES["cpu"]))
     with pytest.raises(WorkError, match="out of memory"):
         train(model_of(tokenizer), pairs(2), tokenizer)
 
     def bug() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop, "step_gradient", at_step(1, bug))
+    monkeypatch.setattr(preferences, "step_gradient", at_step(1, bug))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(model_of(tokenizer), pairs(2), tokenizer)
 
@@ -176,12 +176,12 @@ def test_what_can_be_known_at_once_is_refused_before_the_model_is_read(
 ) -> None:
     import sys
 
-    from likelier.stages import dpo
+    from likelier.training import session
 
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "the cat"}) + "\n")
-    monkeypatch.setattr(dpo, "load_policy", lambda *_, **__: pytest.fail("the model is read"))
+    monkeypatch.setattr(session, "load_policy", lambda *_, **__: pytest.fail("the model is read"))
     assert cli.main([*words, *flags.split()]) == 2
     assert not (tmp_path / "run").exists()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from likelier.data.grouping import num_pairs
 from likelier.data.trees import Tree
 from likelier.scoring.scorer import Way
 from likelier.training.memory import gigabytes
@@ -33,16 +34,18 @@ class Outlook:
     """What is known of a run before its first step."""
 
     steps: int
+    unit: str
+    """`pairs`, or whatever else is trained on."""
     batch_size: int
-    """Pairs per step."""
+    """Of them, per step."""
     epochs: float
     """Passes over the trees that the steps make."""
     trees: Sequence[Tree]
     """Of one epoch."""
     model: nn.Module
     lora_rank: int | None
-    reference: str
-    """In words: `the policy before its first update`, or a name."""
+    reference: str | None
+    """In words: `the policy before its first update`, or a name; None where there is none."""
     precision: str
     way: Way
     max_tokens: int
@@ -174,13 +177,13 @@ def _enough(found: Sequence[_Layer], total: float, steps: int, dtype: torch.dtyp
 
 def _what_is_read(outlook: Outlook) -> str:
     trees = outlook.trees
-    pairs = sum(len(tree.comparisons) for tree in trees)
+    count = sum(len(tree.comparisons) or num_pairs(tree) for tree in trees)
     read = sum(tree.num_tokens for tree in trees)
     scored = sum(tree.branch_length(branch) for tree in trees for branch in range(len(tree.branches)))
     passes = "one epoch" if outlook.epochs == 1 else f"{outlook.epochs:.3g} epochs"
     return (
-        f"{outlook.steps:,} steps of {outlook.batch_size} pairs, {passes} of {pairs:,} pairs in {len(trees):,} "
-        f"trees; an epoch reads {read:,} tokens and scores {scored:,} of them."
+        f"{outlook.steps:,} steps of {outlook.batch_size} {outlook.unit}, {passes} of {count:,} {outlook.unit} in "
+        f"{len(trees):,} trees; an epoch reads {read:,} tokens and scores {scored:,} of them."
     )
 
 
@@ -194,8 +197,9 @@ def _what_is_trained(outlook: Outlook) -> str:
         how = f"Full training of {_count(total)} parameters"
     else:
         how = f"Training of {_count(trained)} of {_count(total)} parameters ({trained / total:.1%})"
+    how += f", against {outlook.reference}" if outlook.reference else ""
     return (
-        f"{how}, against {outlook.reference}; products in {outlook.precision}, {_WAYS[outlook.way]}, "
+        f"{how}; products in {outlook.precision}, {_WAYS[outlook.way]}, "
         f"{outlook.max_tokens:,} tokens per forward."
     )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from likelier.config import StageConfig
 
-LEARNING_RATE, LORA_LEARNING_RATE = 1e-6, 1e-5
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "optimizer": "rmsprop",
@@ -26,6 +25,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 class TrainingConfig(StageConfig):
     """What every training stage reads."""
+
+    full_rate: ClassVar[float] = 1e-6
+    """The default learning rate of full training."""
+    lora_rate: ClassVar[float] = 1e-5
+    """That of an adapter."""
 
     model: str = Field(
         "smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)"
@@ -50,9 +54,6 @@ class TrainingConfig(StageConfig):
     allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
     skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
     group_prompts: bool = Field(True, description="rows of one prompt share a tree and its forward")
-    ties: Literal["drop", "half"] = Field(
-        "drop", description="leave ties out, or take them both ways at half weight"
-    )
     weigh: Literal["rows", "prompts"] = Field("rows", description="prompts: each prompt has weight 1")
 
     optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="AdamW (0.9, 0.999), or RMSprop")
@@ -87,27 +88,14 @@ class TrainingConfig(StageConfig):
         None, description="keep the model with the best eval/loss or other eval figure"
     )
     patience: PositiveInt | None = Field(None, description="stop after N evaluations without a better one")
-    sample_prompts: Path | None = Field(None, description="prompts that the policy answers as it trains")
-    sample_every: PositiveInt | None = Field(None, description="answer them every N steps")
     track: Literal["tensorboard", "wandb"] | None = Field(None, description="also log there")
 
-    preset: Literal["paper"] | None = Field(
-        None, description="paper: RMSprop, 1e-6, 150 warm-up steps, clip 10"
-    )
     resume: bool = Field(False, description="go on from the last complete checkpoint in --out")
     overwrite: bool = Field(False, description="delete an existing --out first")
     dry_run: bool = Field(False, description="say what would be done, and stop before the first step")
     json_: bool = Field(False, description="print the result as one JSON object on stdout")
     trust_remote_code: bool = Field(False, description="run Python files that come with the model")
     revision: str | None = Field(None, description="of a model on the hub")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A preset fills what was not said."""
-        name = values.get("preset")
-        preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
-        return {**{k: v for k, v in preset.items() if k in cls.model_fields}, **values}
 
     @model_validator(mode="after")
     def _belongs_together(self) -> TrainingConfig:
@@ -121,8 +109,6 @@ class TrainingConfig(StageConfig):
             ("keep_best", "--out", self.out is not None),
             ("merge", "--out", self.out is not None),
             ("patience", "--eval-every", self.eval_every is not None),
-            ("sample_every", "--sample-prompts", self.sample_prompts is not None),
-            ("sample_prompts", "--sample-every", self.sample_every is not None),
             ("lora_alpha", "--lora-rank", self.lora_rank is not None),
             ("lora_targets", "--lora-rank", self.lora_rank is not None),
             ("quantize", "--lora-rank", self.lora_rank is not None),
@@ -142,9 +128,26 @@ class TrainingConfig(StageConfig):
         return self
 
 
-class DpoConfig(TrainingConfig):
+class SamplingConfig(StageConfig):
+    """What is read besides where the model that trains can answer."""
+
+    sample_prompts: Path | None = Field(None, description="prompts that the policy answers as it trains")
+    sample_every: PositiveInt | None = Field(None, description="answer them every N steps")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if (self.sample_prompts is None) != (self.sample_every is None):
+            given, missing = ("prompts", "every") if self.sample_every is None else ("every", "prompts")
+            raise ValueError(f"--sample-{given} needs --sample-{missing}")
+        return self
+
+
+class DpoConfig(SamplingConfig, TrainingConfig):
     """The settings of `likelier dpo`."""
 
+    ties: Literal["drop", "half"] = Field(
+        "drop", description="leave ties out, or take them both ways at half weight"
+    )
     reference: str | None = Field(
         None, description="another reference than the policy before its first update"
     )
@@ -154,6 +157,17 @@ class DpoConfig(TrainingConfig):
     gamma: float | None = Field(None, description="simpo: target margin")
     odds_weight: float | None = Field(None, description="orpo: weight of the odds ratio")
     sft_weight: NonNegativeFloat = Field(0.0, description="adds this times the chosen answer's token loss")
+    preset: Literal["paper"] | None = Field(
+        None, description="paper: RMSprop, 1e-6, 150 warm-up steps, clip 10"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A preset fills what was not said."""
+        name = values.get("preset")
+        preset = PRESETS.get(name, {}) if isinstance(name, str) else {}
+        return {**{k: v for k, v in preset.items() if k in cls.model_fields}, **values}
 
 
 UPDATE_FREE = frozenset(

@@ -18,14 +18,14 @@ from likelier.scoring.reference import in_tenths
 from likelier.training import checkpoint as checkpoints
 from likelier.training.best import drop_others, improved, load_best, save_best
 from likelier.training.checkpoint import Position
-from likelier.training.config import DpoConfig
-from likelier.training.evaluation import evaluate
+from likelier.training.config import SamplingConfig, TrainingConfig
 from likelier.training.folder import RunFolder
 from likelier.training.journal import Journal
+from likelier.training.method import Method
 from likelier.training.opening import open_run
 from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer, reserve_state
 from likelier.training.outcome import card, manifest, resolved
-from likelier.training.plan import Clock, Plan, advance, first_margins, identity, require_at_reference
+from likelier.training.plan import Clock, Plan, advance, identity
 from likelier.training.policy import Policy
 from likelier.training.preparation import Data
 from likelier.training.processes import StopRequest
@@ -33,7 +33,7 @@ from likelier.training.progress import Progress
 from likelier.training.reference import load_reference
 from likelier.training.run import Run
 from likelier.training.samples import PromptSamples, prompt_samples
-from likelier.training.step import Loss, require_finite, step_gradient
+from likelier.training.step import require_finite
 
 OnStep = Callable[[dict[str, Any]], Mapping[str, float] | bool | None]
 """Called with each line of metrics; may return metrics to add, or True to ask to stop."""
@@ -43,6 +43,7 @@ class Training:
     """One run of the loop.
 
     Args:
+        method: what the stage has of its own: the gradient of a step, and evaluation.
         folder: None keeps everything in memory.
         prompts: for `--sample-every`.
         say: where sentences for the user go.
@@ -51,8 +52,8 @@ class Training:
 
     def __init__(
         self,
-        config: DpoConfig,
-        loss: Loss,
+        config: TrainingConfig,
+        method: Method,
         policy: Policy,
         data: Data,
         plan: Plan,
@@ -63,7 +64,7 @@ class Training:
         say: Callable[[str], None],
         quiet: bool,
     ) -> None:
-        self.config, self.loss, self.policy = config, loss, policy
+        self.config, self.method, self.policy = config, method, policy
         self.data, self.plan, self.folder = data, plan, folder
         self.prompts, self.on_step, self.quiet = prompts, on_step, quiet
         self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
@@ -74,10 +75,16 @@ class Training:
         self.reference: dict[int, Tensor] | None = None
         self.eval_reference: list[Tensor] | None = None
         self.reference_content = self.reference_digest = b""
-        self.own_reference = True
         self.samples: PromptSamples | None = None
+        self.sample_every = config.sample_every if isinstance(config, SamplingConfig) else None
         self.flops_per_token = self.product_rate = 0.0
-        self.result = Run(policy.model, policy.tokenizer, folder=config.out, notes=list(data.notes))
+        self.result = Run(
+            *(policy.model, policy.tokenizer),
+            folder=config.out,
+            notes=list(data.notes),
+            unit=method.unit,
+            found=method.report,
+        )
         self.journal = Journal(self.result, folder, say=say, clip=config.clip)
 
     def run(self) -> Run:
@@ -108,7 +115,7 @@ class Training:
                 # The last evaluation comes before the last checkpoint, which then knows the best step.
                 if self._due(self.config.eval_every) or self._ended():
                     self._evaluate()
-                if self._due(self.config.sample_every):
+                if self._due(self.sample_every):
                     self._sample()
                 if self._due(self.config.checkpoint_every) or (
                     self.stop.requested() and self.folder is not None
@@ -118,7 +125,7 @@ class Training:
     def describe(self) -> None:
         """Before step 0: what will be done, in a paragraph, and examples with the trained tokens marked."""
         opening = open_run(
-            *(self.config, self.policy, self.data, self.plan, self.loss),
+            *(self.config, self.policy, self.data, self.plan, self.method),
             parameters=self.parameters,
             before=self.folder.config.get("max_tokens") if self.folder and self.config.resume else None,
         )
@@ -131,11 +138,10 @@ class Training:
             self.folder.write("examples.txt", plain_examples(self.plan.trees, self.policy.tokenizer))
             self.folder.write_config(self._resolved())
 
-    def score_reference(self, reference: Any) -> None:
+    def score_reference(self) -> None:
         """The reference's log-probs of every tree that the run will visit, from the cache or by one forward."""
-        self.own_reference = reference is None
         reserve_state(self.optimizer)
-        if not self.loss.objective.needs_reference:
+        if self.method.held_to is None:
             return
         visited = self.plan.visited()
         trees = [self.plan.trees[i] for i in visited] + self.data.evaluation
@@ -143,7 +149,7 @@ class Training:
         again = "the same command" if self.folder is None else "--resume"
         with self.stop.listening():
             found = load_reference(
-                *(self.config, reference, self.policy, trees),
+                *(self.config, self.method.reference, self.policy, trees),
                 on_progress=self.stop.during("the reference pass", told, again=again),
             )
         self.reference_content, self.reference_digest = found.content, found.digest
@@ -160,7 +166,7 @@ class Training:
         if self.prompts:
             self.samples = prompt_samples(
                 *(self.policy, self.prompts),
-                own_reference=self.own_reference,
+                own_reference=self.method.reference is None,
                 write=self.journal.sample,
                 seed=self.config.seed,
             )
@@ -200,13 +206,9 @@ class Training:
         reference = None if self.reference is None else [self.reference[i] for i in indices]
         self.clock.start()
         with self.policy.scorer.kernels.summing(self.parameters):
-            result = step_gradient(self.policy.scorer, trees, reference, self.loss)
-        if step == 0 and self.own_reference:
-            require_at_reference(result.rewards, self.policy, self.loss)
-        elif step == 0 and result.rewards and self.reference is not None:
-            self.journal.say(
-                f"against {self.config.reference} the first margins are {first_margins(result.rewards)}"
-            )
+            result = self.method.gradient(self.policy.scorer, trees, reference)
+        if step == 0 and (said := self.method.look(result, self.policy)):
+            self.journal.say(said)
         norm = gradient_norm(self.parameters)
         require_finite(norm, "gradient norm", trees)
         clip_gradients(self.parameters, norm=norm, limit=self.config.clip)
@@ -220,7 +222,7 @@ class Training:
         return {
             "step": self.position.step,
             "epoch": self.plan.epoch(step),
-            "pairs_seen": self.position.pairs_seen,
+            f"{self.method.unit}_seen": self.position.pairs_seen,
             **result.metrics(),
             "learning_rate": self.plan.rate(step),
             "grad_norm": float(norm),
@@ -229,7 +231,7 @@ class Training:
             / seconds
             * self.flops_per_token
             / self.product_rate,
-            "pairs_per_second": (self.position.pairs_seen - before[1]) / seconds,
+            f"{self.method.unit}_per_second": (self.position.pairs_seen - before[1]) / seconds,
         }
 
     def _log(self, line: dict[str, Any]) -> None:
@@ -247,7 +249,7 @@ class Training:
         self.journal.record({"step": self.position.step, **self.samples.take(step=self.position.step)})
 
     def _evaluate(self) -> None:
-        metrics = evaluate(self.policy.scorer, self.data.evaluation, self.eval_reference, self.loss)
+        metrics = self.method.evaluate(self.policy.scorer, self.data.evaluation, self.eval_reference)
         line = {"step": self.position.step, **metrics}
         self.journal.record(line)
         figure = self.config.keep_best or ("eval/loss" if self.config.patience else None)
@@ -292,13 +294,18 @@ class Training:
         with policy.scorer.plain() as model:
             save_model(
                 *(model, policy.tokenizer, folder.path / "model"),
-                card=card(run, self._resolved(), policy=policy, data=data, loss=self.loss),
+                card=card(run, self._resolved(), policy=policy, data=data, method=self.method),
                 merge=config.merge,
                 silenced=policy.silenced,
             )
         folder.sync()
         made = manifest(
-            run, policy=policy, data=data, reference=self.reference_digest, steps=self.position.step
+            run,
+            stage=self.method.stage,
+            policy=policy,
+            data=data,
+            reference=self.reference_digest,
+            steps=self.position.step,
         )
         folder.write_json("manifest.json", made)
         return run

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from likelier.errors import UsageError
 from likelier.training.announcement import Outlook, cannot_move, paragraph
-from likelier.training.config import DpoConfig
+from likelier.training.config import TrainingConfig
 from likelier.training.estimate import flops, product_rate
 from likelier.training.memory import available_memory, choose_max_tokens, longest_path, memory
+from likelier.training.method import Method
 from likelier.training.plan import Plan
 from likelier.training.policy import Policy
 from likelier.training.preparation import Data
-from likelier.training.step import Loss
 
 _SHARE = {"cpu": 0.12, "cuda": 0.4}
 """Of the rate of matrix products, reached on the whole: measured once (docs/log.md), for the expected time."""
@@ -34,11 +34,11 @@ class Opening:
 
 
 def open_run(
-    config: DpoConfig,
+    config: TrainingConfig,
     policy: Policy,
     data: Data,
     plan: Plan,
-    loss: Loss,
+    method: Method,
     *,
     parameters: Sequence[Tensor],
     before: Any = None,
@@ -71,16 +71,17 @@ def open_run(
     )
     epoch = flops(policy.model, plan.trees, training=True)
     epochs = plan.total / plan.order.total(1)
-    once = flops(policy.model, trees, training=False) if loss.objective.needs_reference else 0.0
+    once = flops(policy.model, trees, training=False) if method.held_to else 0.0
     rate = product_rate(policy.model, rows=scorer.max_tokens, dtype=scorer.dtype)
     outlook = Outlook(
         steps=plan.total,
+        unit=method.unit,
         batch_size=config.batch_size,
         epochs=epochs,
         trees=plan.trees,
         model=policy.model,
         lora_rank=config.lora_rank,
-        reference=config.reference or "the policy before its first update",
+        reference=method.held_to,
         precision=policy.precision,
         way=policy.choice.way,
         max_tokens=scorer.max_tokens,
@@ -94,7 +95,7 @@ def open_run(
     )
     return Opening(
         paragraph(outlook),
-        _second_forwards(plan, loss, scorer.max_tokens),
+        list(method.costs(plan.trees, scorer.max_tokens)),
         [warning] if warning else [],
         epoch / max(1, sum(tree.num_tokens for tree in plan.trees)),
         rate,
@@ -108,19 +109,3 @@ def _known(before: Any) -> int | None:
         f"--resume: max_tokens in the run's config.yaml is {before!r}, no number of tokens; put back what it was,"
         " or give --max-tokens"
     )
-
-
-def _second_forwards(plan: Plan, loss: Loss, max_tokens: int) -> list[str]:
-    """Steps that need log-probs first and the gradient through a second forward cost a third more."""
-    if loss.objective.stepwise:
-        return [
-            f"the loss `{loss.objective.name}` takes a statistic over the whole step: log-probs come first, then the"
-            " gradient through a second forward, which costs about a third more time"
-        ]
-    cut = sum(tree.num_tokens > max_tokens for tree in plan.trees)
-    if not cut:
-        return []
-    return [
-        f"{cut} of {len(plan.trees)} prompts with their answers exceed --max-tokens {max_tokens}: they run in parts"
-        " that repeat the prompt, and their steps take a second forward (the same numbers, a third more time or more)"
-    ]

@@ -11,24 +11,15 @@ import torch
 from likelier.manifest import versions
 from likelier.models.adapters import is_adapted
 from likelier.models.cards import model_card
-from likelier.training.config import DpoConfig
+from likelier.training.config import TrainingConfig
+from likelier.training.method import Method
 from likelier.training.plan import Plan
 from likelier.training.policy import Policy
 from likelier.training.preparation import Data
 from likelier.training.run import Run
-from likelier.training.step import Loss
-
-_FIGURES = (
-    "loss",
-    "rewards/accuracies",
-    "rewards/accuracies/low",
-    "rewards/accuracies/high",
-    "rewards/margins",
-    "pairs",
-)
 
 
-def resolved(config: DpoConfig, policy: Policy, plan: Plan) -> dict[str, Any]:
+def resolved(config: TrainingConfig, policy: Policy, plan: Plan) -> dict[str, Any]:
     """Every setting, with what was chosen for those left open."""
     values = config.model_dump(mode="json")
     chosen = {
@@ -42,22 +33,24 @@ def resolved(config: DpoConfig, policy: Policy, plan: Plan) -> dict[str, Any]:
     return {name.rstrip("_"): value for name, value in (values | chosen | started).items()}
 
 
-def card(run: Run, settings: Mapping[str, Any], *, policy: Policy, data: Data, loss: Loss) -> str:
+def card(run: Run, settings: Mapping[str, Any], *, policy: Policy, data: Data, method: Method) -> str:
     """The model card: data by hash, settings, and what was measured first and last."""
     return model_card(
         policy.name,
-        method=f"DPO ({loss.objective.name})",
+        method=method.name,
         data=data.hashes,
         settings=settings,
-        results=_results(run.metrics),
+        results=_results(run.metrics, method.shown),
         adapter=is_adapted(policy.model) and not settings["merge"],
     )
 
 
-def manifest(run: Run, *, policy: Policy, data: Data, reference: bytes, steps: int) -> dict[str, Any]:
+def manifest(
+    run: Run, *, stage: str, policy: Policy, data: Data, reference: bytes, steps: int
+) -> dict[str, Any]:
     """What the run was made from, on what, and what came out; `reference` is its digest."""
     return {
-        "stage": "dpo",
+        "stage": stage,
         "finished": True,
         "inputs": data.hashes,
         "start": policy.digest.hex(),
@@ -72,8 +65,8 @@ def manifest(run: Run, *, policy: Policy, data: Data, reference: bytes, steps: i
     }
 
 
-def _results(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+def _results(metrics: Sequence[Mapping[str, Any]], shown: Sequence[str]) -> list[dict[str, object]]:
     """The evaluation lines, first and last, as the rows of the card's table."""
     lines = [line for line in metrics if "eval/loss" in line]
-    shown = [lines[0], lines[-1]] if len(lines) > 1 else lines
-    return [{"step": line["step"], **{name: line.get(f"eval/{name}") for name in _FIGURES}} for line in shown]
+    ends = [lines[0], lines[-1]] if len(lines) > 1 else lines
+    return [{"step": line["step"], **{name: line.get(f"eval/{name}") for name in shown}} for line in ends]

@@ -19,7 +19,7 @@ from likelier.scoring.limits import require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import content_digest, model_digest
 from likelier.scoring.scorer import Scorer
-from likelier.training.config import LEARNING_RATE, LORA_LEARNING_RATE, TrainingConfig
+from likelier.training.config import TrainingConfig
 
 Settings = TypeVar("Settings", bound=TrainingConfig)
 _WAYS = {"tree": "trees", "mask": "a dense mask over one row", "rows": "ordinary rows"}
@@ -55,7 +55,7 @@ def peak_rate(config: TrainingConfig) -> float:
     """The learning rate after the warm-up."""
     if config.learning_rate is not None:
         return config.learning_rate
-    return LEARNING_RATE if config.lora_rank is None else LORA_LEARNING_RATE
+    return config.full_rate if config.lora_rank is None else config.lora_rate
 
 
 def with_rate(config: Settings, policy: Policy, *, say: Callable[[str], None]) -> Settings:
@@ -63,12 +63,22 @@ def with_rate(config: Settings, policy: Policy, *, say: Callable[[str], None]) -
     given = config.learning_rate is not None or config.lora_rank is not None
     if given or not is_adapted(policy.model):
         return config
-    say(f"{policy.name} is an adapter: {_default_rate(LORA_LEARNING_RATE)}")
-    return config.model_copy(update={"learning_rate": LORA_LEARNING_RATE})
+    say(f"{policy.name} is an adapter: {_default_rate(config)}")
+    return config.model_copy(update={"learning_rate": config.lora_rate})
 
 
-def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Callable[[str], None]) -> Policy:
+def load_policy(
+    config: TrainingConfig,
+    model: Any,
+    tokenizer: Any,
+    *,
+    say: Callable[[str], None],
+    prepare: Callable[[Loaded], Loaded] = lambda loaded: loaded,
+) -> Policy:
     """Load the model, add an adapter where asked, decide how trees reach it.
+
+    Args:
+        prepare: the model to train, from the model as loaded.
 
     Raises:
         ModelError: the model cannot be loaded, or not be trained as asked.
@@ -92,7 +102,8 @@ def load_policy(config: TrainingConfig, model: Any, tokenizer: Any, *, say: Call
     if config.merge and config.lora_rank is None and not is_adapted(policy):
         raise UsageError(f"--merge: {loaded.name} has no adapter to merge; add --lora-rank, or leave it out")
     require_masters(policy, precision)
-    silenced = silence_noise(policy)
+    loaded = prepare(loaded)
+    silenced = silence_noise(loaded.model)
     try:
         return _prepared(config, loaded, silenced, precision, say)
     except BaseException:
@@ -135,13 +146,14 @@ def _precision(config: TrainingConfig) -> Precision:
 
 def _lora_rate(config: TrainingConfig) -> str:
     rate = f"learning rate {config.learning_rate:g}, as given" if config.learning_rate else ""
-    return f"LoRA of rank {config.lora_rank}: {rate or _default_rate(peak_rate(config))}"
+    return f"LoRA of rank {config.lora_rank}: {rate or _default_rate(config)}"
 
 
-def _default_rate(rate: float) -> str:
-    times = rate / LEARNING_RATE
+def _default_rate(config: TrainingConfig) -> str:
+    times = config.lora_rate / config.full_rate
     return (
-        f"learning rate {rate:g}, {times:.0f} times the default of full training; --learning-rate changes it"
+        f"learning rate {config.lora_rate:g}, {times:.0f} times the default of full training;"
+        " --learning-rate changes it"
     )
 
 

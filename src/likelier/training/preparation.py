@@ -12,7 +12,7 @@ from likelier.data.faults import Fault
 from likelier.data.grouping import cut_groups, weigh_prompts
 from likelier.data.reading import load_records
 from likelier.data.records import Record
-from likelier.data.selection import Need
+from likelier.data.selection import Need, Ties
 from likelier.data.splitting import hash_records, split_by_prompt
 from likelier.data.trees import Tree
 from likelier.errors import DataError, UsageError
@@ -33,8 +33,13 @@ class Data:
     notes: list[str] = field(default_factory=list)
 
 
-def load_data(config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any, *, need: Need) -> Data:
+def load_data(
+    config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any, *, need: Need, ties: Ties = "drop"
+) -> Data:
     """Read, split and encode; unusable rows are refused, or left out and counted.
+
+    Args:
+        need: what the stage uses of a row, with `ties` for what becomes of ties.
 
     Raises:
         DataError: unusable rows without --skip-bad-rows.
@@ -47,13 +52,13 @@ def load_data(config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any,
         held_out, held_out_faults = _records(config, eval_data, notes)
     elif config.eval_share is not None:
         records, held_out = split_by_prompt(records, config.eval_share, seed=0)
-    train = _trees(config, records, faults, tokenizer, need, notes)
+    train = _trees(config, records, faults, tokenizer, need, ties, notes)
     if config.weigh == "prompts":
         train = weigh_prompts(train)
     hashes = {"train": hash_records(records)}
     evaluation: list[Tree] = []
     if held_out:
-        evaluation = _trees(config, held_out, held_out_faults, tokenizer, need, notes)
+        evaluation = _trees(config, held_out, held_out_faults, tokenizer, need, ties, notes)
         hashes["eval"] = hash_records(held_out)
     return Data(cut_groups(train, batch_size=config.batch_size), evaluation, hashes["train"], hashes, notes)
 
@@ -105,6 +110,7 @@ def _trees(
     faults: list[Fault],
     tokenizer: Any,
     need: Need,
+    ties: Ties,
     notes: list[str],
 ) -> list[Tree]:
     """The trees of `records`; `faults` are the rows that were left out while they were read."""
@@ -116,7 +122,7 @@ def _trees(
         allow_template_edits=config.allow_template_edits,
         cut_answers=config.cut_answers,
         group_prompts=config.group_prompts,
-        ties=config.ties,
+        ties=ties,
     )
     if encoded.refused and not config.skip_bad_rows:
         raise DataError(

@@ -19,7 +19,7 @@ from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import master_dtype
 from likelier.scoring.reference import branch_sums, content_digest, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
-from likelier.training.config import DpoConfig
+from likelier.training.config import TrainingConfig
 from likelier.training.policy import Policy
 
 
@@ -36,7 +36,7 @@ class Reference:
 
 
 def load_reference(
-    config: DpoConfig,
+    config: TrainingConfig,
     reference: Any,
     policy: Policy,
     trees: Sequence[Tree],

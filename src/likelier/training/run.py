@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+
+def nothing_found(result: Mapping[str, Any]) -> Sequence[str]:
+    """What a stage without figures of its own says."""
+    return ()
 
 
 @dataclass(slots=True)
@@ -24,6 +30,10 @@ class Run:
     """Why it stopped before its last step, or None."""
     notes: list[str] = field(default_factory=list)
     """What was said in words: counts of rows left out, early signs of trouble."""
+    unit: str = "pairs"
+    """What was trained on."""
+    found: Callable[[Mapping[str, Any]], Sequence[str]] = nothing_found
+    """What the stage reads in `result`, a sentence each."""
 
     @property
     def result(self) -> dict[str, Any]:
@@ -38,26 +48,12 @@ class Run:
     def report(self) -> str:
         """The run in a few lines of words."""
         result = self.result
-        lines = [f"{result.get('step', 0)} steps, {result.get('pairs_seen', 0)} pairs"]
+        lines = [f"{result.get('step', 0)} steps, {result.get(f'{self.unit}_seen', 0)} {self.unit}"]
         if "loss" in result:
             lines[0] += f", loss {result['loss']:.4f}"
-        before = result.get("eval/before")
-        if "eval/rewards/accuracies" in result:
-            after = _accuracy(result)
-            first = (
-                f" (before: {_accuracy(before)})" if before and "eval/rewards/accuracies" in before else ""
-            )
-            lines.append(
-                f"held-out accuracy of the implicit reward {after}{first}, {result['eval/pairs']} pairs"
-            )
+        lines += self.found(result)
         if self.stopped:
             lines.append(f"stopped: {self.stopped}")
         if self.folder is not None:
             lines.append(f"run folder {self.folder}")
         return "\n".join([*lines, *self.notes])
-
-
-def _accuracy(line: dict[str, Any]) -> str:
-    low, high = line.get("eval/rewards/accuracies/low"), line.get("eval/rewards/accuracies/high")
-    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{line['eval/rewards/accuracies']:.3f}{interval}"

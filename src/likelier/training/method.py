@@ -1,0 +1,78 @@
+"""What a stage gives the training loop, which is the same for all of them: functions, and a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from likelier.data.selection import Need, Ties
+from likelier.data.trees import Tree
+from likelier.models.loading import Loaded
+from likelier.scoring.scorer import Scorer
+from likelier.training.policy import Policy
+
+Metrics = dict[str, float | int | None]
+References = Sequence[Tensor] | None
+"""Per tree, the reference's `[branches]` float64 log-probs; None for a method that reads none."""
+
+
+class StepFigures(Protocol):
+    """What a step's gradient leaves behind."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """The figures of the step, over all that it trained on; `loss` is among them."""
+
+
+def as_loaded(loaded: Loaded) -> Loaded:
+    """The model just as it was loaded."""
+    return loaded
+
+
+def nothing_to_say(figures: Any, policy: Policy) -> str | None:
+    """A first step that nothing is known of beforehand."""
+
+
+def no_costs(trees: Sequence[Tree], max_tokens: int) -> Sequence[str]:
+    """Nothing takes longer than one would think."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What a stage gives the loop.
+
+    `held_to` alone decides whether the log-probs of a reference are scored before step 0.
+    """
+
+    stage: str
+    """Its command: in the manifest, and in messages."""
+    name: str
+    """On the model's card: `DPO (sigmoid)`."""
+    unit: str
+    """What `batch_size` counts, in the plural: the metrics have `pairs_seen` and `pairs_per_second`."""
+    need: Need
+    """Of a row."""
+    ties: Ties = "drop"
+    gradient: Callable[[Scorer, Sequence[Tree], References], StepFigures]
+    """Adds the gradient of a step's trees to the parameters' `.grad`.
+
+    Raises `WorkError`, with the rows, for a loss that is not finite."""
+    evaluate: Callable[[Scorer, Sequence[Tree], References], Metrics]
+    """Figures over all held-out trees, as `eval/…`; `eval/loss` is among them."""
+    shown: Sequence[str]
+    """Of an evaluation, the figures in the card's table, without their `eval/`."""
+    report: Callable[[Mapping[str, Any]], Sequence[str]]
+    """From a run's last figures (`Run.result`), what they say, a sentence each."""
+    held_to: str | None = None
+    """The reference in words; None where there is none."""
+    reference: Any = None
+    """Another model to be held to than the policy before its first update."""
+    look: Callable[[Any, Policy], str | None] = nothing_to_say
+    """At the figures of the first step, before its update: may raise, or say something."""
+    prepare: Callable[[Loaded], Loaded] = as_loaded
+    """The model to train, from the model as loaded."""
+    costs: Callable[[Sequence[Tree], int], Sequence[str]] = no_costs
+    """From the trees and the tokens per forward: what takes longer than one might think, said before step 0."""

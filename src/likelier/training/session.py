@@ -1,0 +1,102 @@
+"""A run from its settings to its result: the folder, the model, the data, the plan, and the loop over it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from likelier.models.loading import load_model
+from likelier.scoring.limits import require_context
+from likelier.training.config import SamplingConfig, TrainingConfig
+from likelier.training.folder import RunFolder
+from likelier.training.loop import OnStep, Training
+from likelier.training.method import Method
+from likelier.training.plan import Plan
+from likelier.training.policy import load_policy, with_rate
+from likelier.training.preparation import load_data
+from likelier.training.processes import (
+    deterministic,
+    keep_freed_memory,
+    named_shortage,
+    require_single_process,
+)
+from likelier.training.run import Run
+from likelier.training.samples import read_sample_prompts, require_room
+from likelier.training.trackers import require_tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the configuration can only name: a model and rows in memory."""
+
+    model: Any
+    data: Any
+    eval_data: Any = None
+    tokenizer: Any = None
+
+
+def train(
+    config: TrainingConfig,
+    method: Method,
+    inputs: Inputs,
+    *,
+    on_step: OnStep | None,
+    say: Callable[[str], None],
+    quiet: bool,
+) -> Run:
+    """Prepare, then step after step until the plan is done."""
+    require_single_process(method.stage)
+    # What may be wrong is found before anything is loaded or scored.
+    sampling = config.sample_prompts if isinstance(config, SamplingConfig) else None
+    prompts = [] if sampling is None else read_sample_prompts(sampling)
+    require_tracker(config.track)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(named_shortage())
+        folder = None
+        if config.out is not None and not config.dry_run:
+            folder = stack.enter_context(
+                RunFolder(config.out, resume=config.resume, overwrite=config.overwrite)
+            )
+            if config.resume and folder.finished is not None:
+                say(f"{config.out} is finished; nothing is left to do")
+                return _finished(config, method, folder)
+        stack.enter_context(deterministic())
+        policy = load_policy(config, inputs.model, inputs.tokenizer, say=say, prepare=method.prepare)
+        stack.callback(policy.give_back)
+        require_room(prompts, policy)
+        config = with_rate(config, policy, say=say)
+        data = load_data(
+            *(config, inputs.data, inputs.eval_data, policy.tokenizer),
+            need=method.need,
+            ties=method.ties,
+        )
+        require_context(policy.model, [*data.train, *data.evaluation], name=policy.name)
+        plan = Plan.of(config, data)
+        for note in data.notes:
+            say(note)
+        training = Training(
+            *(config, method, policy, data, plan, folder),
+            prompts=prompts,
+            on_step=on_step,
+            say=say,
+            quiet=quiet,
+        )
+        training.describe()
+        if config.dry_run:
+            return training.finished("dry run")
+        keep_freed_memory()
+        training.score_reference()
+        return training.run()
+
+
+def _finished(config: TrainingConfig, method: Method, folder: RunFolder) -> Run:
+    """A run that was done before, as it lies in its folder."""
+    done = load_model(folder.path / "model", trust_remote_code=config.trust_remote_code)
+    return Run(
+        *(done.model, done.tokenizer, folder.lines(), folder.lines("samples.jsonl")),
+        folder=folder.path,
+        unit=method.unit,
+        found=method.report,
+    )
