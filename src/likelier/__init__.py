@@ -15,7 +15,7 @@ from typing import Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
-_STAGES = {"dpo": "likelier.stages.dpo", "label": "likelier.stages.label", "score": "likelier.stages.score"}
+_STAGES = {name: f"likelier.stages.{name}" for name in ("dpo", "label", "score", "sft")}
 __all__ = ["__version__", *_STAGES]
 
 

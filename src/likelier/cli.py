@@ -39,6 +39,11 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.score_config:ScoreConfig",
         "likelier.stages.score:main",
     ),
+    "sft": Stage(
+        "train a model on answers to imitate",
+        "likelier.training.config:SftConfig",
+        "likelier.stages.sft:main",
+    ),
     "label": Stage(
         "preferences between answers: by a reward, a judge or people",
         "likelier.stages.label_config:LabelConfig",

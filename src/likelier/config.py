@@ -99,7 +99,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     keys = [str(key.value).replace("-", "_") for key, _ in tree.value]
     if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
         raise UsageError(f"{path} sets `{twice[0]}` twice; leave one")
-    return {str(key).replace("-", "_"): value for key, value in loaded.items()}
+    # YAML reads the word `on` as true, in place of a key too.
+    return {"on" if key is True else str(key).replace("-", "_"): value for key, value in loaded.items()}
 
 
 def _one_line(error: ValidationError, config: type[StageConfig]) -> str:

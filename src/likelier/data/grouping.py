@@ -31,7 +31,7 @@ def group_rows(rows: Iterable[Row], *, need: Need, group_prompts: bool, num_bos:
         alone = not group_prompts or need in ("ranking", "scores") or len(row.prompt) <= num_bos
         key: object = row.index
         if not alone:
-            weight = row.record.weight if need == "best" else 1.0
+            weight = row.record.weight if need in ("best", "examples") else 1.0
             key = (hashlib.blake2b(row.prompt.tobytes(), digest_size=16).digest(), weight)
         groups.setdefault(key, []).append(row)
     return list(groups.values())
@@ -54,7 +54,7 @@ def plant(rows: Sequence[Row], *, need: Need, ties: Ties, tally: Tally) -> Tree 
                 sources.append([])
             sources[at].append((row.index, branch.completion))
             places[branch.completion] = at
-        if need != "best":
+        if need not in ("best", "examples"):
             comparisons += _comparisons(row, places, need, ties, tally)
     if need == "pairs" and not comparisons:
         return None
@@ -187,21 +187,27 @@ def _restricted(tree: Tree, records: Sequence[int]) -> Tree:
     )
 
 
-def weigh_prompts(trees: Sequence[Tree]) -> list[Tree]:
+def weigh_prompts(trees: Sequence[Tree], *, by_branch: bool = False) -> list[Tree]:
     """The trees with weights such that each prompt's pairs, and its trees, weigh 1 together.
+
+    Args:
+        by_branch: a tree's weight is that of each of its branches, as for SFT, not of its one term.
 
     >>> from likelier.data.trees import tree_of
     >>> pairs = (Comparison(0, 1), Comparison(0, 2), Comparison(1, 2))
     >>> weighed = weigh_prompts([tree_of([1], [[2], [3], [4]], comparisons=pairs)])
     >>> sum(comparison.weight for comparison in weighed[0].comparisons)
     1.0
+    >>> weigh_prompts([tree_of([1], [[2], [3]])], by_branch=True)[0].weight
+    0.5
     """
     pairs: dict[bytes, float] = {}
     rows: dict[bytes, float] = {}
     for tree in trees:
         prompt = tree.nodes[0].tokens.tobytes()
         pairs[prompt] = pairs.get(prompt, 0.0) + sum(c.weight for c in tree.comparisons)
-        rows[prompt] = rows.get(prompt, 0.0) + tree.weight
+        terms = len(tree.branches) if by_branch else 1
+        rows[prompt] = rows.get(prompt, 0.0) + terms * tree.weight
     return [_scaled(tree, pairs, rows) for tree in trees]
 
 

@@ -8,9 +8,10 @@ from likelier.data.faults import RowError
 from likelier.data.records import Record
 from likelier.data.tally import Tally
 
-Need = Literal["pairs", "ranking", "scores", "best", "completions"]
+Need = Literal["pairs", "ranking", "scores", "best", "examples", "completions"]
 """`"pairs"`: answers in strict order, two by two; `"ranking"`: one order of all; `"scores"`: a number each;
-`"best"`: the preferred answers alone (SFT); `"completions"`: all, whatever is known of them (scoring)."""
+`"best"`: the preferred answers alone; `"examples"`: all, of rows that prefer none (both SFT); `"completions"`: all,
+whatever is known of them (scoring)."""
 
 Ties = Literal["drop", "half"]
 """Tied answers: left out and counted, or each way round with half the weight."""
@@ -44,8 +45,8 @@ def select(record: Record, need: Need, ties: Ties, tally: Tally) -> list[int]:
     everything = list(range(len(record.completions)))
     if need == "completions":
         return everything
-    if need == "best":
-        return _best(record, tally)
+    if need in ("best", "examples"):
+        return _imitated(record, need, tally)
     if need == "scores":
         if record.scores is None:
             raise RowError("scores", "no scores", "no `scores`: this loss needs a number for each answer")
@@ -53,15 +54,28 @@ def select(record: Record, need: Need, ties: Ties, tally: Tally) -> list[int]:
     return _ordered(record, need, ties, tally)
 
 
-def _best(record: Record, tally: Tally) -> list[int]:
+def _imitated(record: Record, need: Need, tally: Tally) -> list[int]:
+    """The answers to imitate: of preferences the best alone, and these only where they are asked for."""
     if record.label is False:
         tally.note(UNWANTED, record)
         return []
+    ranking, several = ranking_of(record), len(record.completions) > 1
+    if need == "examples":
+        if several and ranking is not None:
+            told = (
+                "a preference between answers, not one to imitate: --on chosen trains on the preferred answer"
+            )
+            raise RowError(None, "preference", told)
+        return list(range(len(record.completions)))
     if record.verdict is not None:
         tally.note(BOTH_BAD if record.verdict == "both_bad" else TIE, record)
         return []
-    ranking = ranking_of(record)
-    return sorted(ranking[0]) if ranking else list(range(len(record.completions)))
+    if several and ranking is None:
+        told = (
+            "several answers, and nothing says which is preferred: label them first, or leave out --on chosen"
+        )
+        raise RowError("completions", "unranked", told)
+    return sorted(ranking[0]) if ranking else [0]
 
 
 def _ordered(record: Record, need: Need, ties: Ties, tally: Tally) -> list[int]:

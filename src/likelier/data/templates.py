@@ -78,7 +78,7 @@ class Renderer:
         from jinja2 import TemplateError
 
         if not self._tokenization.has_template:
-            remedy = "give strings in place of messages, or a tokenizer with a template"
+            remedy = "give the model one (likelier sft --template chatml), or strings in place of messages"
             raise RowError("prompt", "no chat template", f"the tokenizer has no chat template: {remedy}")
         try:
             return str(

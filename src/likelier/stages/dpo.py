@@ -9,18 +9,16 @@ default optimiser, and the reference's log-probs are scored once and kept on dis
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from likelier.config import named, named_data
-from likelier.manifest import as_json
 from likelier.training.config import DpoConfig
 from likelier.training.loop import OnStep
 from likelier.training.preferences import preferences
 from likelier.training.preparation import resolve_loss
 from likelier.training.run import Run
-from likelier.training.session import Inputs, train
+from likelier.training.session import Inputs, command, train
 
 
 def dpo(
@@ -76,14 +74,6 @@ def dpo(
 
 
 def main(config: DpoConfig) -> int:
-    """The command: the same loop, with words on stderr and the result on stdout."""
+    """The command: the same run, with words on stderr and the result on stdout."""
     loss = resolve_loss(config, config.loss, given=config.model_fields_set)
-    run = train(
-        *(config, preferences(config, loss, reference=config.reference)),
-        Inputs(config.model, config.data, config.eval_data),
-        on_step=None,
-        say=lambda text: print(text, file=sys.stderr),
-        quiet=False,
-    )
-    print(as_json(run.result) if config.json_ else run.report())
-    return 1 if run.stopped in ("Ctrl-C", "SIGTERM") else 0
+    return command(config, preferences(config, loss, reference=config.reference))

@@ -138,6 +138,41 @@ def paired_interval(
     return mean_interval(second - first, clusters=clusters, level=level)
 
 
+def ratio_interval(
+    numerators: Values,
+    denominators: Values,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """`r = Σ a / Σ b` over all rows, such as a loss per token, with its interval clustered as in `mean_interval`.
+
+    By linearisation: rows are `z_i = n (a_i − r b_i) / Σ b`, whose mean is 0, and whose mean's standard error is r's.
+    With denominators that are all 1 it is `mean_interval`.
+
+    Args:
+        numerators, denominators: `[n]`, row i of both about the same thing; the denominators' sum is positive.
+        clusters: `[n]`, what rows share, such as a prompt's id.
+        level: the coverage.
+
+    Raises:
+        ValueError: as `mean_interval`; denominators that are negative, or all 0.
+
+    >>> print(ratio_interval([2.0, 9.0, 4.0], [2.0, 3.0, 5.0]))
+    1.5 [-0.9638, 3.964] (95 %, n = 3)
+    """
+    above, below = _checked(numerators), _checked(denominators)
+    if above.size != below.size:
+        raise ValueError(f"{above.size} numerators and {below.size} denominators")
+    total = float(below.sum())
+    if below.min() < 0.0 or total == 0.0:
+        raise ValueError("a ratio's denominators are 0 or more, and not all 0")
+    ratio = float(above.sum()) / total
+    spread = mean_interval(below.size * (above - ratio * below) / total, clusters=clusters, level=level)
+    low, high = (None, None) if spread.interval is None else (ratio + bound for bound in spread.interval)
+    return Estimate(value=ratio, low=low, high=high, n=above.size, clusters=spread.clusters, level=level)
+
+
 def accuracy_interval(
     margins: Values, *, clusters: Sequence[Hashable] | None = None, level: float = 0.95
 ) -> Estimate:

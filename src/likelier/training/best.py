@@ -30,7 +30,9 @@ from likelier.training.checkpoint import (
 
 
 def improved(position: Position, metrics: Mapping[str, Any], figure: str, *, rows: str = "") -> bool:
-    """Whether an evaluation is the best so far; notes it in `position`. Losses want to be small, the rest large.
+    """Whether an evaluation is the best so far; notes it in `position`.
+
+    Losses and perplexities want to be small, the rest large.
 
     Args:
         rows: hash of the held-out rows. What was best by another figure or on other rows is forgotten.
@@ -48,7 +50,8 @@ def improved(position: Position, metrics: Mapping[str, Any], figure: str, *, row
     by = f"{figure} {rows}"
     if position.best_by != by:
         position.best, position.best_step, position.best_by = None, None, by
-    better = position.best is None or (value < position.best if "loss" in figure else value > position.best)
+    small = "loss" in figure or "perplexity" in figure
+    better = position.best is None or (value < position.best if small else value > position.best)
     if better and math.isfinite(value):
         position.best, position.best_step, position.evaluations_since_best = value, position.step, 0
         return True

@@ -170,6 +170,25 @@ class DpoConfig(SamplingConfig, TrainingConfig):
         return {**{k: v for k, v in preset.items() if k in cls.model_fields}, **values}
 
 
+class SftConfig(SamplingConfig, TrainingConfig):
+    """The settings of `likelier sft`."""
+
+    full_rate: ClassVar[float] = 2e-5
+    lora_rate: ClassVar[float] = 2e-4
+
+    data: list[str] = Field(
+        description="answers to imitate: a file, a datasets folder or a hub name; may be repeated"
+    )
+    learning_rate: PositiveFloat | None = Field(None, description="2e-5; with LoRA 2e-4")
+    batch_size: PositiveInt = Field(64, description="examples per step")
+    on: Literal["completions", "chosen"] = Field(
+        "completions", description="chosen: of preferences, the preferred answers"
+    )
+    template: str | None = Field(
+        None, description="chat template for a model that has none: chatml, or a Jinja file"
+    )
+
+
 UPDATE_FREE = frozenset(
     {
         "out", "resume", "overwrite", "dry_run", "json_", "max_tokens", "gradient_checkpointing", "eval_every",

@@ -23,6 +23,21 @@ def evaluate(
     Args:
         reference: as in `step_gradient`.
     """
+    policy = torch.cat(branch_logps(scorer, trees))
+    known = None if reference is None else torch.cat(list(reference))
+    result = StepResult()
+    total = part_loss(policy, known, trees, loss, result)
+    result.loss = float(total) / step_denominator(trees, loss.objective)
+    metrics: dict[str, float | int | None] = {f"eval/{k}": v for k, v in result.metrics().items()}
+    metrics["eval/prompts"] = len(trees)
+    if result.rewards:
+        metrics |= _intervals(torch.cat(result.rewards), trees)
+    return metrics
+
+
+@torch.no_grad()
+def branch_logps(scorer: Scorer, trees: Sequence[Tree]) -> list[Tensor]:
+    """Per tree its branches' log-probs, `[branches]` float64, on the CPU: the same bits whatever the packs."""
     sums: dict[int, Tensor] = {}
     for indices in scorer.make_packs(trees):
         part = [trees[i] for i in indices]
@@ -34,16 +49,7 @@ def evaluate(
         pack = make_pack(part)
         counts = [len(tree.branches) for tree in part]
         sums |= dict(zip(indices, scorer.branch_logps(pack).cpu().split(counts), strict=True))
-    policy = torch.cat([sums[i] for i in range(len(trees))])
-    known = None if reference is None else torch.cat(list(reference))
-    result = StepResult()
-    total = part_loss(policy, known, trees, loss, result)
-    result.loss = float(total) / step_denominator(trees, loss.objective)
-    metrics: dict[str, float | int | None] = {f"eval/{k}": v for k, v in result.metrics().items()}
-    metrics["eval/prompts"] = len(trees)
-    if result.rewards:
-        metrics |= _intervals(torch.cat(result.rewards), trees)
-    return metrics
+    return [sums[i] for i in range(len(trees))]
 
 
 def _intervals(rewards: Tensor, trees: Sequence[Tree]) -> dict[str, float | int | None]:

@@ -54,7 +54,7 @@ def load_data(
         records, held_out = split_by_prompt(records, config.eval_share, seed=0)
     train = _trees(config, records, faults, tokenizer, need, ties, notes)
     if config.weigh == "prompts":
-        train = weigh_prompts(train)
+        train = weigh_prompts(train, by_branch=need in ("best", "examples"))
     hashes = {"train": hash_records(records)}
     evaluation: list[Tree] = []
     if held_out:
@@ -77,6 +77,7 @@ def resolve_loss(config: DpoConfig, loss: Any, *, given: Collection[str]) -> Los
     try:
         objective = resolve(loss)
         check_options(objective, options)
+        _require_comparison(objective)
         objective = with_sft(objective, weight=config.sft_weight)
     except ValueError as error:
         raise UsageError(f"--loss: {error}") from None
@@ -85,9 +86,16 @@ def resolve_loss(config: DpoConfig, loss: Any, *, given: Collection[str]) -> Los
     return Loss(objective, config.beta, options)
 
 
+def _require_comparison(objective: Objective) -> None:
+    if objective.kind == "sft":
+        raise UsageError(
+            "--loss sft compares no answers: `likelier sft` trains on them, with --on chosen on the preferred ones"
+        )
+
+
 def need_of(objective: Objective) -> Need:
     """What the data must hold for an objective."""
-    kinds: dict[str, Need] = {"pair": "pairs", "ranking": "ranking", "scores": "scores", "sft": "completions"}
+    kinds: dict[str, Need] = {"pair": "pairs", "ranking": "ranking", "scores": "scores"}
     return kinds[objective.kind]
 
 

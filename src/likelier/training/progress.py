@@ -86,6 +86,7 @@ def figures(metrics: Mapping[str, Any], *, left: float) -> str:
     """
     forms = {
         "loss": "loss {:.3f}",
+        "perplexity": "perplexity {:.2f}",
         "rewards/margins": "margin {:+.3f}",
         "rewards/accuracies": "accuracy {:.2f}",
         "tokens_per_second": "{:,.0f} tokens/s",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from likelier.manifest import as_json
 from likelier.models.loading import load_model
 from likelier.scoring.limits import require_context
 from likelier.training.config import SamplingConfig, TrainingConfig
@@ -89,6 +91,18 @@ def train(
         keep_freed_memory()
         training.score_reference()
         return training.run()
+
+
+def command(config: TrainingConfig, method: Method) -> int:
+    """The same from the command line: words on stderr, the result on stdout; returns the exit code."""
+    run = train(
+        *(config, method, Inputs(config.model, config.data, config.eval_data)),
+        on_step=None,
+        say=lambda text: print(text, file=sys.stderr),
+        quiet=False,
+    )
+    print(as_json(run.result) if config.json_ else run.report())
+    return 1 if run.stopped in ("Ctrl-C", "SIGTERM") else 0
 
 
 def _finished(config: TrainingConfig, method: Method, folder: RunFolder) -> Run:
