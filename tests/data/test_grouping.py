@@ -110,6 +110,35 @@ def test_what_each_stage_needs() -> None:
     assert {fault.kind for fault in scores.refused} == {"no scores"}
 
 
+def test_rows_to_imitate_are_taken_whole_and_preferences_refused() -> None:
+    """Sampled answers that nobody has ordered are all rows to imitate; of ordered ones only the best would be."""
+    rows = [
+        single("say", " a", row=1),
+        answers(" b", row=2, label=True),
+        answers(" c", row=3, label=False),
+        answers(" d", " e", row=4),
+        pair("say", " f", " g", row=5),
+        answers(" h", " i", row=6, ranking=[[0, 1]], verdict="tie"),
+        answers(" j", " k", row=7, scores=[1.0, 2.0]),
+        answers(" l", row=8, scores=[1.0]),
+    ]
+    found = encode(rows, TOKENIZATION, need="examples")
+    (tree,) = found.trees
+    assert [trained(tree, TOKENIZER, b)[1] for b in range(len(tree.branches))] == list("abdel")
+    assert [(fault.row, fault.kind) for fault in found.refused] == [(n, "preference") for n in (5, 6, 7)]
+    assert found.counts["unwanted answer left out"] == 1
+    best = encode(rows, TOKENIZATION, need="best")
+    (tree,) = best.trees
+    assert [trained(tree, TOKENIZER, b)[1] for b in range(len(tree.branches))] == list("abfkl")
+    assert [(fault.row, fault.kind) for fault in best.refused] == [(4, "unranked")]
+
+
+def test_a_prompts_weight_is_shared_by_its_answers_where_each_is_a_term() -> None:
+    rows = [single("say", " a", row=1), single("say", " b", row=2), single("tell", " c", row=3)]
+    trees = weigh_prompts(encode(rows, TOKENIZATION, need="examples").trees, by_branch=True)
+    assert [tree.weight for tree in trees] == [0.5, 1.0]
+
+
 def test_a_ranking_stage_keeps_rows_apart_and_equal_answers_too() -> None:
     rows = [answers(" a", " a", " b", row=n, ranking=[[0], [1], [2]]) for n in (1, 2)]
     trees = encode(rows, TOKENIZATION, need="ranking").trees

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from likelier.stats import Estimate, accuracy_interval, mean_interval, paired_interval, wilson
+from likelier.stats import (
+    Estimate,
+    accuracy_interval,
+    mean_interval,
+    paired_interval,
+    ratio_interval,
+    wilson,
+)
 
 
 @pytest.fixture
@@ -198,3 +205,49 @@ def test_an_estimate_prints_its_interval_and_its_n():
     assert (
         str(Estimate(value=0.5, low=0.4, high=0.6, n=100, clusters=100)) == "0.5 [0.4, 0.6] (95 %, n = 100)"
     )
+
+
+def test_a_ratio_of_ones_is_a_mean(generator):
+    values, clusters = generator.normal(3.0, 2.0, 30), generator.integers(0, 9, 30).tolist()
+    for given in (None, clusters):
+        found, truth = (
+            ratio_interval(values, np.ones(30), clusters=given),
+            mean_interval(values, clusters=given),
+        )
+        assert (found.value, found.low, found.high) == pytest.approx((truth.value, truth.low, truth.high))
+        assert (found.n, found.clusters) == (truth.n, truth.clusters)
+
+
+def test_a_ratio_by_hand():
+    """Losses 2, 9, 4 over 2, 3, 5 tokens: 1.5; residuals −1, 4.5, −3.5 over 10; √(3/2 · 33.5)/10, t with 2."""
+    half = stats.t.ppf(0.975, 2) * (1.5 * 33.5) ** 0.5 / 10
+    assert ratio_interval([2, 9, 4], [2, 3, 5]).interval == pytest.approx((1.5 - half, 1.5 + half))
+    # The last two of one prompt: residuals −1 and 1.
+    half = stats.t.ppf(0.975, 1) * (2 * 2.0) ** 0.5 / 10
+    found = ratio_interval([2, 9, 4], [2, 3, 5], clusters="abb")
+    assert found.interval == pytest.approx((1.5 - half, 1.5 + half))
+    assert (found.n, found.clusters) == (3, 2)
+
+
+def test_a_ratios_interval_is_about_that_of_the_bootstrap(generator):
+    """Tokens per row between 5 and 60, a loss per token that varies between rows: 400 rows of 200 prompts."""
+    tokens = generator.integers(5, 60, 400)
+    losses = tokens * (2.0 + 0.3 * np.repeat(generator.normal(size=200), 2)) + generator.normal(size=400)
+    found = ratio_interval(losses, tokens, clusters=np.repeat(np.arange(200), 2).tolist())
+    draws = generator.integers(0, 200, (4000, 200))
+    above, below = losses.reshape(200, 2).sum(1), tokens.reshape(200, 2).sum(1)
+    ratios = above[draws].sum(1) / below[draws].sum(1)
+    assert found.value == losses.sum() / tokens.sum()
+    assert found.high - found.value == pytest.approx(1.96 * ratios.std(), rel=0.1)
+
+
+def test_what_is_no_ratio_is_refused():
+    assert ratio_interval([2.0], [4.0]).interval is None
+    for numerators, denominators in (
+        ([1.0, 2.0], [1.0]),
+        ([1.0], [0.0]),
+        ([1.0, 1.0], [2.0, -1.0]),
+        ([], []),
+    ):
+        with pytest.raises(ValueError, match=r"numerators|denominators|at least one value"):
+            ratio_interval(numerators, denominators)

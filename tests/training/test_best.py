@@ -29,6 +29,7 @@ def steps_that_improve(values: list[float], figure: str = "eval/loss") -> list[i
 def test_the_best_is_the_smallest_loss_or_the_largest_of_the_rest() -> None:
     assert steps_that_improve([0.7, 0.6, 0.6, 0.9, 0.1]) == [0, 1, 4]
     assert steps_that_improve([0.5, 0.4, 0.6], "eval/rewards/accuracies") == [0, 2]
+    assert steps_that_improve([9.0, 9.5, 8.0], "eval/perplexity") == [0, 2]
 
 
 def test_what_is_not_finite_is_never_the_best() -> None:
