@@ -131,7 +131,7 @@ def test_a_skipped_item_goes_to_somebody_else(tmp_path: Path) -> None:
 
 
 def test_undo_shows_the_item_again_with_what_was_said(tmp_path: Path) -> None:
-    desk = open_desk(tmp_path / "s", pairs(5), repeat_share=0.0)
+    desk = open_desk(tmp_path / "s", pairs(5), repeat_share=0.0, strength=True)
     first = desk.next("ann", "a")
     turn = answer(desk, "ann", "a", given(first, reason="clear", edit="better", strength=2))
     assert turn.undo is not None
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         assert refused(desk, turn, ranking=ranking).status == 400
     assert refused(desk, turn, verdict="tie").status == 400, "a tie that prefers"
     assert refused(desk, turn, verdict="skip").status == 400, "a skip that ranks"
-    assert refused(desk, turn, verdict="tie", ranking=[[0, 1]], strength=1).status == 400
+    assert refused(desk, turn, strength=1).status == 400, "it was not asked for"
     with pytest.raises(RefusalError, match="no such answer"):
         desk.undo("ann", "tab", "k", 1)
     with pytest.raises(RefusalError, match="no such answer"):

@@ -30,6 +30,7 @@ from likelier.labelling.store import Store
 
 MAX_NAME = 40
 ANSWERED = "This item was answered in another tab or window. Nothing was changed; here is your next one."
+RETIRED = "That item is no longer part of this labelling."
 TAKEN_BACK = "That answer was taken back already, in another tab or window."
 
 
@@ -81,6 +82,16 @@ class Turn:
     """The answer that was taken back, to start from."""
 
 
+def clean_name(given: str) -> str | None:
+    """A name in its one spelling; None where it is none.
+
+    >>> clean_name("  Ann   Lee "), clean_name("")
+    ('Ann Lee', None)
+    """
+    cleaned = " ".join(unicodedata.normalize("NFC", given).split())
+    return cleaned if 0 < len(cleaned) <= MAX_NAME and cleaned.isprintable() else None
+
+
 class Desk:
     """The state, its store, and the open pages."""
 
@@ -103,8 +114,8 @@ class Desk:
         Raises:
             RefusalError: no name, or not one of those who may label.
         """
-        cleaned = " ".join(unicodedata.normalize("NFC", given).split())
-        if not cleaned or len(cleaned) > MAX_NAME or not cleaned.isprintable():
+        cleaned = clean_name(given)
+        if cleaned is None:
             raise RefusalError(400, f"Give a name of 1 to {MAX_NAME} printable characters.")
         allowed = self.plan.annotators
         if allowed and cleaned.casefold() not in {name.casefold() for name in allowed}:
@@ -150,6 +161,8 @@ class Desk:
             if event is None or event.kind != "answer" or event.annotator != annotator:
                 raise RefusalError(404, "There is no such answer of yours.")
             showing = self.state.showings[event.showing]
+            if showing.item not in self.state.items:
+                raise RefusalError(409, RETIRED)
             if not self._happened(key, "undo", annotator, showing.id):
                 if showing.answer is not event:
                     raise RefusalError(409, TAKEN_BACK)
@@ -199,8 +212,8 @@ class Desk:
         tied = len(given.ranking) == 1
         if places != wanted or not all(given.ranking) or tied != (given.verdict in ("tie", "both_bad")):
             raise RefusalError(400, "The ranking does not name each answer once.")
-        if given.strength is not None and given.verdict != "preference":
-            raise RefusalError(400, "Only a preference has a strength.")
+        if given.strength is not None and not (self.plan.strength and given.verdict == "preference"):
+            raise RefusalError(400, "Only a preference has a strength, where it is asked for.")
         ranking = [sorted(showing.order[place] for place in group) for group in given.ranking]
         since = self._leases.since(showing.id)
         seconds = None if since is None else round(self._clock() - since, 1)

@@ -21,6 +21,7 @@ from likelier.labelling.votes import majority, unanimous
 Ties = Literal["keep", "drop"]
 Disagreements = Literal["majority", "drop", "all"]
 
+RETIRED = "labelled, but no longer among the items"
 UNLABELLED = "not labelled"
 SKIPPED = "skipped by all who saw it"
 DISAGREEMENT = "labels differ"
@@ -59,8 +60,9 @@ def export(state: State, *, ties: Ties, disagreements: Disagreements) -> Exporte
         disagreements: `majority` takes what more than half say of every two answers, `drop` only what all say,
             `all` makes a row of every label. An adjudicator's word goes before all of them.
     """
-    preferences, left_out = [], Counter[str]()
-    incomplete = 0
+    preferences, incomplete = [], 0
+    retired = sum(bool(said) and item not in state.items for item, said in state.labels.items())
+    left_out = Counter({RETIRED: retired} if retired else {})
     for item in state.items.values():
         told = 0
         for said in _verdicts(state, item, disagreements):

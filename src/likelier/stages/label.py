@@ -55,7 +55,9 @@ def label_file(config: LabelConfig) -> Labelled:
 def main(config: LabelConfig) -> int:
     """The command."""
     if config.with_ == "human":
-        raise UsageError("--with human is not in this version yet; take --with reward")
+        from likelier.stages.label_human import label_human
+
+        return label_human(config)
     labelled = _by_machine(config, config.samples, say=lambda text: print(text, file=sys.stderr))
     if config.json_:
         print(as_json(labelled.result))

@@ -19,6 +19,19 @@ OWN_SETTINGS: dict[str, tuple[Labeller, ...]] = {
     "label_temperature": ("reward",),
     "seed": ("reward", "human"),
     "json_": ("reward", "judge"),
+    "annotators": ("human",),
+    "overlap": ("human",),
+    "rank": ("human",),
+    "pairs_per_prompt": ("human",),
+    "strength": ("human",),
+    "repeat_share": ("human",),
+    "guidelines": ("human",),
+    "ties": ("human",),
+    "disagreements": ("human",),
+    "host": ("human",),
+    "port": ("human",),
+    "browser": ("human",),
+    "export_only": ("human",),
 }
 """Settings that not every labeller reads, and those that do."""
 
@@ -47,6 +60,32 @@ class LabelConfig(StageConfig):
     )
     label_temperature: PositiveFloat = Field(1.0, description="reward: of --draw, in units of the score")
     json_: bool = Field(False, description="print a summary as one JSON object on stdout")
+    annotators: list[str] = Field(
+        default_factory=list, description="human: who may label; may be repeated; anybody unless given"
+    )
+    overlap: int = Field(default=1, ge=1, description="human: annotators per item")
+    rank: bool = Field(
+        default=False, description="human: all answers of a prompt are ranked at once, not two and two"
+    )
+    pairs_per_prompt: int = Field(
+        default=0, ge=0, description="human: at most so many pairs, drawn by seed; 0 is all"
+    )
+    strength: bool = Field(default=False, description="human: ask how much better the better answer is")
+    repeat_share: float = Field(
+        default=0.05, ge=0, le=1, description="human: items shown to their annotator again, sides swapped"
+    )
+    guidelines: Path | None = Field(default=None, description="human: a Markdown file that the page shows")
+    ties: Literal["keep", "drop"] = Field(default="keep", description="human: whether ties become rows")
+    disagreements: Literal["majority", "drop", "all"] = Field(
+        default="majority",
+        description="human: what more than half say, only what all say, or a row per label",
+    )
+    host: str = Field(default="127.0.0.1", description="human: an address of this machine alone")
+    port: int = Field(default=8765, ge=0, le=65535, description="human: 0 takes any that is free")
+    browser: bool = Field(default=True, description="human: open the page")
+    export_only: bool = Field(
+        default=False, description="human: write the files from earlier labels, and end"
+    )
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
