@@ -133,6 +133,37 @@ def test_the_same_fall_over_few_pairs_is_chance() -> None:
     assert said(evaluations([0.5, 0.66, 0.70, 0.64, 0.64], pairs=60)) == []
 
 
+def imitated(held_out: list[float], *, slope: float = -0.5) -> list[Line]:
+    """SFT's lines: evaluations, and between them steps whose loss goes from 3 by `slope` over the whole run."""
+    lines: list[Line] = []
+    for number, loss in enumerate(held_out):
+        lines.append({"step": number * 20, "eval/loss": loss, "eval/perplexity": 2.718**loss})
+        for step in range(number * 20 + 1, number * 20 + 21):
+            share = step / (20 * len(held_out))
+            lines.append({"step": step, "loss": 3.0 + slope * share + 0.2 * (-1) ** step})
+    return lines
+
+
+def test_held_out_loss_rising_while_trainings_falls() -> None:
+    (found,) = said(imitated([3.0, 2.6, 2.5, 2.6, 2.62]))
+    assert "held-out loss rose from 2.500 (step 40) to 2.620 while training's fell" in found
+    assert "memorised" in found
+    assert len(said(imitated([3.0, 2.6, 2.5, 2.6, 2.62, 2.9, 2.95]))) == 2
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[3.0, 2.5, 2.53, 2.5, 2.52], [3.0, 2.5, 2.9, 2.4], [3.0, 2.5, 2.2, 2.1], [2.5, 3.0]],
+    ids=["level", "one peak", "falling", "too few"],
+)
+def test_held_out_loss_that_is_fine(losses: list[float]) -> None:
+    assert said(imitated(losses)) == []
+
+
+def test_held_out_loss_rising_with_trainings_is_another_trouble() -> None:
+    assert not any("memorised" in text for text in said(imitated([3.0, 2.5, 2.6, 2.7, 2.9], slope=0.5)))
+
+
 def test_held_out_accuracy_falling_with_trainings_is_another_trouble() -> None:
     lines = evaluations([0.5, 0.66, 0.70, 0.60, 0.58])
     for line in lines:

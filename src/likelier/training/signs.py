@@ -1,4 +1,4 @@
-"""Early signs of trouble, in words: what a practised eye reads off the curves of a preference run.
+"""Early signs of trouble, in words: what a practised eye reads off the curves of a run.
 
 Each rule looks at windows, never at one step: a change counts when it is far outside the noise of its curve
 and large enough to matter, in both of the last two windows. What was said is said again only once it is
@@ -7,7 +7,7 @@ materially worse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import fmean, median
@@ -120,10 +120,7 @@ def _overfitting(curves: Curves, _: float) -> Sign | None:
     chance = 2 * (values[best] * (1 - values[best]) / pairs[-1]) ** 0.5 if pairs else 0.05
     if values[best] - now <= max(0.02, chance):
         return None
-    train = curves["rewards/accuracies"]
-    until = curves.before("rewards/accuracies", curves.steps(name)[best])
-    size = max(1, min(LEAST_WINDOW, len(until), len(train) - len(until)))
-    then, since = until[-size:], train[-size:]
+    then, since = _around(curves, "rewards/accuracies", curves.steps(name)[best])
     if not then or fmean(since) <= fmean(then):
         return None
     text = (
@@ -132,6 +129,34 @@ def _overfitting(curves: Curves, _: float) -> Sign | None:
         "being memorised; keep the better model (--keep-best eval/loss, --patience), or train fewer epochs"
     )
     return Sign("overfitting", int((values[best] - now) / 0.05) + 1, text)
+
+
+def _memorising(curves: Curves, _: float) -> Sign | None:
+    """Held-out loss per token up from its best in the last two evaluations, training's down since then."""
+    values = curves["eval/loss"]
+    if len(values) < 3 or not curves["eval/perplexity"]:
+        return None
+    best = min(range(len(values) - 2), key=values.__getitem__)
+    now = min(values[-2:])
+    # The rows are the same each time: what moves is the model, not chance.
+    if now - values[best] <= max(0.02, 0.02 * values[best]):
+        return None
+    then, since = _around(curves, "loss", curves.steps("eval/loss")[best])
+    if not then or fmean(since) >= fmean(then):
+        return None
+    text = (
+        f"held-out loss rose from {values[best]:.3f} (step {curves.steps('eval/loss')[best]:.0f}) to {values[-1]:.3f} "
+        f"while training's fell from {fmean(then):.3f} to {fmean(since):.3f}: the answers are being memorised; keep "
+        "the better model (--keep-best eval/loss, --patience), or train fewer epochs"
+    )
+    return Sign("memorising", int((now - values[best]) / (0.1 * values[best])) + 1, text)
+
+
+def _around(curves: Curves, name: str, step: float) -> tuple[Sequence[float], Sequence[float]]:
+    """A curve's window before `step`, and its last one, of one size; the first is empty where nothing is there."""
+    values, until = curves[name], curves.before(name, step)
+    size = max(1, min(LEAST_WINDOW, len(until), len(values) - len(until)))
+    return until[-size:], values[-size:]
 
 
 def _stuck(curves: Curves, _: float) -> Sign | None:
@@ -153,7 +178,7 @@ def _rising_loss(curves: Curves, _: float) -> Sign | None:
         return None
     text = (
         f"training loss rises: from {found.start:.3g} to {found.now:.3g}; the learning rate is too high for "
-        "these pairs: lower --learning-rate or lengthen --warmup-steps"
+        "this data: lower --learning-rate or lengthen --warmup-steps"
     )
     return Sign("loss", 1 if found.now < 2 * abs(found.start) else 2, text)
 
@@ -221,6 +246,7 @@ _RULES: tuple[Callable[[Curves, float], Sign | None], ...] = (
     _rising_loss,
     _displacement,
     _overfitting,
+    _memorising,
     _gradients,
     _longer,
     _repeating,
