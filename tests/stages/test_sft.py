@@ -164,7 +164,9 @@ def test_weights_weigh_tokens(tokenizer: Any) -> None:
     plain = [losses(model, *raw(tokenizer, row)).detach() for row in rows]
     total = sum(w * float(own.sum()) for w, own in zip((1, 3, 1), plain, strict=True))
     tokens = sum(w * len(own) for w, own in zip((1, 3, 1), plain, strict=True))
-    assert imitate(model, rows, tokenizer).metrics[0]["loss"] == pytest.approx(total / tokens, rel=1e-12)
+    held_out, first = imitate(model, rows, tokenizer, eval_data=rows, eval_every=1).metrics[:2]
+    assert first["loss"] == held_out["eval/loss"] == pytest.approx(total / tokens, rel=1e-12)
+    assert held_out["eval/tokens"] == first["tokens"] == sum(map(len, plain))
 
 
 def test_every_turn_of_the_assistant_is_scored_once_in_one_tree(tokenizer: Any) -> None:
