@@ -24,7 +24,7 @@ import torch
 import likelier
 from likelier import cli
 from likelier.scoring.scorer import Scorer
-from likelier.training import best, checkpoint, folder, loop, opening
+from likelier.training import best, checkpoint, folder, loop, opening, outcome
 
 
 def die(number: int) -> None:
@@ -98,7 +98,7 @@ def arm(at: str, nth: int, number: int) -> None:
     elif at == "half a line":
         folder.RunFolder.log = before(folder.RunFolder.log, nth, half_a_line)  # type: ignore[method-assign]
     elif at == "model":
-        loop.save_model = before(loop.save_model, nth, kill)
+        outcome.save_model = before(outcome.save_model, nth, kill)
     elif at == "manifest":
         folder.RunFolder.write_json = before(folder.RunFolder.write_json, nth, kill)  # type: ignore[method-assign]
     elif at == "forget the optimiser":

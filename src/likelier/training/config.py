@@ -82,7 +82,9 @@ class TrainingConfig(StageConfig):
     quantize: Literal["4bit"] | None = Field(None, description="frozen weights in 4 bits, with LoRA, on CUDA")
 
     eval_every: PositiveInt | None = Field(None, description="evaluate on held-out rows every N steps")
-    checkpoint_every: PositiveInt | None = Field(None, description="write a checkpoint every N steps")
+    checkpoint_every: PositiveInt | None = Field(
+        None, description="write a checkpoint every N steps, and after the last"
+    )
     keep_checkpoints: PositiveInt = Field(2, description="how many of the latest checkpoints stay")
     keep_best: str | None = Field(
         None, description="keep the model with the best eval/loss or other eval figure"

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from likelier.data.showing import plain_examples
 from likelier.engines.sampling import Prompt
-from likelier.errors import UsageError
-from likelier.models.saving import save_model
+from likelier.errors import UsageError, WorkError
 from likelier.scoring.reference import in_tenths
 from likelier.training import checkpoint as checkpoints
 from likelier.training.best import drop_others, improved, load_best, save_best
@@ -24,7 +23,7 @@ from likelier.training.journal import Journal
 from likelier.training.method import Method
 from likelier.training.opening import open_run
 from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer, reserve_state
-from likelier.training.outcome import card, manifest, resolved
+from likelier.training.outcome import resolved, write_result
 from likelier.training.plan import Clock, Plan, advance, identity
 from likelier.training.policy import Policy
 from likelier.training.preparation import Data
@@ -117,10 +116,8 @@ class Training:
                     self._evaluate()
                 if self._due(self.sample_every):
                     self._sample()
-                if self._due(self.config.checkpoint_every) or (
-                    self.stop.requested() and self.folder is not None
-                ):
-                    self._checkpoint()
+                if self.folder is not None:
+                    self._checkpoint(self.folder)
 
     def describe(self) -> None:
         """Before step 0: what will be done, in a paragraph, and examples with the trained tokens marked."""
@@ -263,18 +260,24 @@ class Training:
         ):
             self.stop.reason = f"{figure} has not improved in {self.config.patience} evaluations"
 
-    def _checkpoint(self) -> None:
-        assert self.folder is not None
-        self.folder.sync()
-        checkpoints.save_checkpoint(
-            self.folder.checkpoints,
-            self.policy.model,
-            self.optimizer,
-            self.position,
-            self.identity,
-            keep=self.config.keep_checkpoints,
-        )
-        drop_others(self.folder.checkpoints, self.position)
+    def _checkpoint(self, folder: RunFolder) -> None:
+        """Where one is due. After the last step it only guards the model that is written next, and may fail."""
+        every = self.config.checkpoint_every
+        last = self.position.step == self.plan.total
+        if not (self._due(every) or (every is not None and last) or self.stop.requested()):
+            return
+        folder.sync()
+        try:
+            checkpoints.save_checkpoint(
+                *(folder.checkpoints, self.policy.model, self.optimizer, self.position, self.identity),
+                keep=self.config.keep_checkpoints,
+            )
+        except WorkError as error:
+            if self.stop.by_signal or not (last or self.stop.requested()):
+                raise
+            self.journal.warn(f"there is no checkpoint of the last step: {error}")
+            return
+        drop_others(folder.checkpoints, self.position)
 
     def _save(self, reason: str | None) -> Run:
         """Evaluate once more, write the model, and last of all the manifest."""
@@ -290,24 +293,14 @@ class Training:
         run = self.finished(reason)
         if folder is None:
             return run
-        policy, data = self.policy, self.data
-        with policy.scorer.plain() as model:
-            save_model(
-                *(model, policy.tokenizer, folder.path / "model"),
-                card=card(run, self._resolved(), policy=policy, data=data, method=self.method),
-                merge=config.merge,
-                silenced=policy.silenced,
-            )
-        folder.sync()
-        made = manifest(
-            run,
-            stage=self.method.stage,
-            policy=policy,
-            data=data,
+        write_result(
+            *(run, folder, self._resolved()),
+            policy=self.policy,
+            data=self.data,
+            method=self.method,
             reference=self.reference_digest,
             steps=self.position.step,
         )
-        folder.write_json("manifest.json", made)
         return run
 
     def _due(self, every: int | None) -> bool:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from likelier.errors import WorkError
 from likelier.manifest import versions
 from likelier.models.adapters import is_adapted
 from likelier.models.cards import model_card
+from likelier.models.saving import save_model
+from likelier.training.checkpoint import latest_checkpoint, read_state
 from likelier.training.config import TrainingConfig
+from likelier.training.folder import RunFolder
 from likelier.training.method import Method
 from likelier.training.plan import Plan
 from likelier.training.policy import Policy
@@ -31,6 +37,59 @@ def resolved(config: TrainingConfig, policy: Policy, plan: Plan) -> dict[str, An
     # How this process was started is no part of the run: the file starts the same run anew.
     started = {"resume": False, "overwrite": False, "dry_run": False}
     return {name.rstrip("_"): value for name, value in (values | chosen | started).items()}
+
+
+def write_result(
+    run: Run,
+    folder: RunFolder,
+    settings: Mapping[str, Any],
+    *,
+    policy: Policy,
+    data: Data,
+    method: Method,
+    reference: bytes,
+    steps: int,
+) -> None:
+    """The model, then the manifest, which says that all is there; `reference` is its digest.
+
+    Raises:
+        WorkError: the disk is full, or the folder cannot be written; it says where the run's work is kept.
+    """
+    text = card(run, settings, policy=policy, data=data, method=method)
+
+    def save(place: Path) -> None:
+        with policy.scorer.plain() as model:
+            save_model(
+                *(model, policy.tokenizer, place),
+                card=text,
+                merge=settings["merge"],
+                silenced=policy.silenced,
+            )
+
+    try:
+        save(folder.path / "model")
+    except WorkError as error:
+        raise WorkError(f"{error}; {_kept(folder.checkpoints, save, steps)}") from None
+    folder.sync()
+    made = manifest(run, stage=method.stage, policy=policy, data=data, reference=reference, steps=steps)
+    folder.write_json("manifest.json", made)
+
+
+def _kept(checkpoints: Path, save: Callable[[Path], None], steps: int) -> str:
+    """Where the work of `steps` is, now that the model could not be written: hours of it, perhaps."""
+    latest = latest_checkpoint(checkpoints)
+    if latest is not None and read_state(latest)[0].step == steps:
+        return f"{latest.name} is kept, and --resume writes the model without another step"
+    try:
+        place = Path(tempfile.mkdtemp(prefix="likelier-"))
+        try:
+            save(place / "model")
+        except WorkError:
+            place.rmdir()
+            raise
+    except (OSError, WorkError):
+        return f"{tempfile.gettempdir()} does not take the model either, and it is lost"
+    return f"the trained model is in {place / 'model'} instead"
 
 
 def card(run: Run, settings: Mapping[str, Any], *, policy: Policy, data: Data, method: Method) -> str:
