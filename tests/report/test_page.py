@@ -69,6 +69,7 @@ def page(*, gain: float = 0.5, margin: float = 1.0, **more: Any) -> DemoPage:
         "train_subjects": [EVIL],
         "held_out_subjects": [EVIL],
         "metrics": steps,
+        "notes": [EVIL],
         "comparison": comparison,
         "example": example,
         "side_by_side": [duel],
@@ -169,6 +170,12 @@ def test_longer_answers_are_spoken_of() -> None:
 
 def of(value: float) -> Estimate:
     return Estimate(value=value, low=value - 0.5, high=value + 0.5, n=12, clusters=12)
+
+
+def test_what_training_noticed_is_said() -> None:
+    html = render_page(page(notes=["answers grow", "tie left out 3"]))
+    assert "<li>answers grow</li>\n<li>tie left out 3</li>" in html
+    assert "What training noticed" not in render_page(page(notes=[]))
 
 
 def test_counts_agree_with_their_nouns() -> None:

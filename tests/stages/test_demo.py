@@ -216,6 +216,23 @@ def test_the_terminal_tells_the_same_story(
     assert {len(row["completions"]) for row in lines(config.out / "samples-after.jsonl")} == {2}
 
 
+def test_early_signs_of_trouble_reach_terminal_page_and_results(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from likelier.training.signs import Signs
+
+    sign = "answers <grow>: lower --learning-rate"
+    monkeypatch.setattr(Signs, "look", lambda self, line: [sign] if line.get("step") == 1 else [])
+    config = settings(tmp_path, tiny_llama, quick=True)
+    result = demo(config)
+    manifest = json.loads((config.out / "run" / "manifest.json").read_text())
+    assert manifest["notes"][-1] == sign
+    assert json.loads(result.results.read_text())["notes"] == manifest["notes"]
+    assert "<li>answers &lt;grow&gt;: lower --learning-rate</li>" in result.page.read_text()
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"Training noticed: · {' · '.join(manifest['notes'])} " in told
+
+
 def test_the_expected_time_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """2 · 10⁸ · 10 · (100 + 2 · 50 + 8 · 25) = 8 · 10¹¹ operations at 0.62 · 10¹² and at 525 · 10⁹ a second."""
     monkeypatch.setattr(demo_time, "matrix_rate", lambda: 1e12)

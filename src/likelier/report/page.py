@@ -89,6 +89,8 @@ class DemoPage:
     train_subjects: Sequence[str]
     held_out_subjects: Sequence[str]
     metrics: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+    """What training said in words: rows that it left out or saw, early signs of trouble."""
     comparison: Comparison
     example: Example
     side_by_side: Sequence[SideBySide]

@@ -124,6 +124,12 @@ class Story:
             f"it now pulls with σ(−u) = {number(example.weight, 3)}."
         )
 
+    def noticed(self, notes: Sequence[str]) -> None:
+        """What training said in words: rows that it left out or saw, early signs of trouble."""
+        if notes:
+            self.say("Training noticed:")
+            self._columns([("[dim]·[/dim]", _line(note)) for note in notes])
+
     def measured(self, comparison: Comparison) -> None:
         """The result, with intervals."""
         table = Table(box=None, pad_edge=False)

@@ -30,6 +30,7 @@ from likelier.stages.label import label_file
 from likelier.stages.label_config import LabelConfig
 from likelier.stages.label_outcome import Labelled
 from likelier.stages.sample import SampleConfig, sample_file
+from likelier.training.run import Run
 
 HELD_OUT_SEED = 1
 """Added to the seed for held-out answers: they share no random number with those trained on."""
@@ -85,7 +86,8 @@ def walk(config: DemoConfig) -> tuple[Path, Path, str]:
     before = _answer_held_out(new, reference, loaded.tokenizer, "before")
     tokenizer = loaded.tokenizer
     del loaded  # `dpo` loads it again by its name, so that its run folder can be made again by that name
-    policy, metrics, example = _train(new, labelled, pair)
+    run, example = _train(new, labelled, pair)
+    policy = generation_copy(run.model)
     after = _answer_held_out(new, policy, tokenizer, "after")
     comparison = _measure(new, policy, reference, before, after)
     commands = next_commands(config, model=new.model)
@@ -96,7 +98,8 @@ def walk(config: DemoConfig) -> tuple[Path, Path, str]:
         train=new.train_prompts,
         held_out=new.prompts["held-out"],
         labelled=labelled,
-        metrics=metrics,
+        metrics=_steps(run),
+        notes=run.notes,
         example=example,
         comparison=comparison,
         before=before,
@@ -171,8 +174,8 @@ def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, 
     return labelled, pair
 
 
-def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[dict[str, Any]], Example]:
-    """DPO on the preferences; returns the policy, the metrics and the story's pair under both models."""
+def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[Run, Example]:
+    """DPO on the preferences; returns the run and the story's pair under both models."""
     with new.story.step("5 · DPO makes the better answers likelier", total=labelled.pairs) as advance:
         new.story.before_training(pair.example)
         run = dpo(
@@ -187,11 +190,15 @@ def _train(new: Walk, labelled: Labelled, pair: Pair) -> tuple[nn.Module, list[d
         )
         if run.stopped is not None:
             raise WorkError(f"training was stopped by {run.stopped}, so nothing was measured")
-        steps = [line for line in run.metrics if "loss" in line]
         logps = pair_logps(run.model, pair.prompt_tokens, pair.answer_tokens)
         example = replace(pair.example, policy_logps=logps)
-        new.story.trained(steps, example)
-    return generation_copy(run.model), steps, example
+        new.story.trained(_steps(run), example)
+        new.story.noticed(run.notes)
+    return run, example
+
+
+def _steps(run: Run) -> list[dict[str, Any]]:
+    return [line for line in run.metrics if "loss" in line]
 
 
 def _advances(advance: Callable[[int], None]) -> Callable[[dict[str, Any]], None]:
