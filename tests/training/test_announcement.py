@@ -39,7 +39,7 @@ def outlook(model: nn.Module, *, lora_rank: int | None = None) -> Outlook:
         max_tokens=2048,
         work=1e13,
         rate=2e11,
-        share=0.25,
+        seconds=200.0,
         memory=MEMORY,
     )
 

@@ -53,8 +53,8 @@ class Outlook:
     """FLOP of the whole run, the reference's and the evaluations' passes included."""
     rate: float
     """FLOP/s of matrix products here."""
-    share: float
-    """Of that rate, which runs like this one reach: an experience, not a measurement of this run."""
+    seconds: float
+    """What runs like this one took: an experience, not a measurement of this run."""
     memory: Mapping[str, int]
     """From `memory.memory`."""
 
@@ -205,7 +205,7 @@ def _what_is_trained(outlook: Outlook) -> str:
 
 
 def _what_it_takes(outlook: Outlook) -> str:
-    seconds = outlook.work / (outlook.rate * outlook.share)
+    share = outlook.work / (outlook.rate * outlook.seconds)
     memory = outlook.memory
     activations = memory["per_token"] * outlook.max_tokens
     parts = ", ".join(
@@ -213,7 +213,7 @@ def _what_it_takes(outlook: Outlook) -> str:
         for name in ("weights", "gradients", "optimizer", "working_copies", "head")
     )
     return (
-        f"Expected: about {duration(seconds)} ({outlook.work:.2g} FLOP at {outlook.share:.0%} of the "
+        f"Expected: about {duration(outlook.seconds)} ({outlook.work:.2g} FLOP at {share:.0%} of the "
         f"{outlook.rate / 1e9:,.0f} GFLOP/s measured here), {gigabytes(memory['fixed'] + activations)} of memory "
         f"({parts}, activations {gigabytes(activations)})."
     )

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from likelier.errors import UsageError
 from likelier.training.announcement import Outlook, cannot_move, paragraph
 from likelier.training.config import TrainingConfig
 from likelier.training.estimate import flops, product_rate
+from likelier.training.expectation import expected_seconds
 from likelier.training.memory import available_memory, choose_max_tokens, longest_path, memory
 from likelier.training.method import Method
 from likelier.training.plan import Plan
 from likelier.training.policy import Policy
 from likelier.training.preparation import Data
-
-_SHARE = {"cpu": 0.12, "cuda": 0.4}
-"""Of the rate of matrix products, reached on the whole: measured once (docs/log.md), for the expected time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def open_run(
     )
     epoch = flops(policy.model, plan.trees, training=True)
     epochs = plan.total / plan.order.total(1)
-    once = flops(policy.model, trees, training=False) if method.held_to else 0.0
+    work = epoch * epochs + _forwards(config, policy, data, plan, held=method.held_to is not None)
     rate = product_rate(policy.model, rows=scorer.max_tokens, dtype=scorer.dtype)
     outlook = Outlook(
         steps=plan.total,
@@ -85,9 +84,15 @@ def open_run(
         precision=policy.precision,
         way=policy.choice.way,
         max_tokens=scorer.max_tokens,
-        work=epoch * epochs + once,
+        work=work,
         rate=rate,
-        share=_SHARE[scorer.device.type],
+        seconds=expected_seconds(
+            work,
+            rate=rate,
+            updated=sum(parameter.numel() for parameter in parameters) * plan.total,
+            device=scorer.device,
+            threads=torch.get_num_threads(),
+        ),
         memory=needed,
     )
     warning = cannot_move(
@@ -100,6 +105,17 @@ def open_run(
         epoch / max(1, sum(tree.num_tokens for tree in plan.trees)),
         rate,
     )
+
+
+def _forwards(config: TrainingConfig, policy: Policy, data: Data, plan: Plan, *, held: bool) -> float:
+    """FLOP of the passes without a gradient: the reference's, once, and every evaluation's."""
+    visited = [plan.trees[i] for i in plan.visited()]
+    evaluation = flops(policy.model, data.evaluation, training=False)
+    evaluations = 1 if config.eval_every is None else 1 + -(-plan.total // config.eval_every)
+    once = 0.0
+    if held:
+        once = flops(policy.model, visited, training=False) + evaluation
+    return once + evaluations * evaluation
 
 
 def _known(before: Any) -> int | None:
