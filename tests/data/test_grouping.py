@@ -48,6 +48,22 @@ def test_rows_of_one_prompt_share_trunk_and_equal_answers() -> None:
     assert compared(second) == [(" a", " b", 1)]
 
 
+def test_the_prompt_decides_what_is_gathered_and_not_the_id() -> None:
+    """Rows of one id are not merged over different prompts, nor kept apart where only their ids differ."""
+    rows = [
+        answers(" a", " b", row=1, prompt="say", ranking=[[0], [1]]),
+        answers(" c", " d", row=1, prompt="say ", ranking=[[0], [1]]),
+        answers(" e", " f", row=1, prompt="say", ranking=[[0], [1]]),
+        answers(" a", " g", row=2, prompt="say", ranking=[[0], [1]]),
+    ]
+    encoded = encode(rows, TOKENIZATION)
+    first, second = encoded.trees
+    assert compared(first) == [(" a", " b", 0), (" e", " f", 2), (" a", " g", 3)]
+    assert compared(second) == [(" c", " d", 1)]
+    assert (first.id, second.id) == ("1", "1")
+    assert not encoded.refused
+
+
 def test_every_row_a_tree_of_its_own() -> None:
     rows = [pair("say", " a", " b", row=1), pair("say", " a", " b", row=2)]
     trees = encode(rows, TOKENIZATION, group_prompts=False).trees

@@ -75,8 +75,13 @@ def test_a_start_that_failed_leaves_nothing_in_the_way(tmp_path: Path, tokenizer
 
 def test_a_dry_run_leaves_nothing_in_the_way(tmp_path: Path, tokenizer: Any) -> None:
     run = train(model_of(tokenizer), pairs(3), tokenizer, out=tmp_path / "run", dry_run=True)
-    assert (run.stopped, run.metrics) == ("dry run", [])
-    assert len(train(model_of(tokenizer), pairs(3), tokenizer, out=tmp_path / "run").metrics) == 1
+    assert (run.stopped, run.metrics, run.result["folder"]) == ("dry run", [], None)
+    assert run.report().splitlines()[:2] == ["0 steps, 0 pairs", "stopped: dry run"]
+    assert "run folder" not in run.report()
+    run = train(model_of(tokenizer), pairs(3), tokenizer, out=tmp_path / "run")
+    assert len(run.metrics) == 1
+    assert run.report().startswith("1 step, 3 pairs, loss ")
+    assert f"run folder {tmp_path / 'run'}" in run.report()
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

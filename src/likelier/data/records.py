@@ -1,7 +1,7 @@
 """The one form in which every stage meets a row of data, whatever file it came from.
 
-Readers (`readers.py`) make records, checks (`checks.py`) look at them, `encoding.py` turns them into token
-trees. A record is text: no tokenizer, no model.
+Reading (`reading.py`, with a function per format in `formats.py` and beside it) makes records, checks (`checks.py`)
+look at them, `encoding.py` turns them into token trees. A record is text: no tokenizer, no model.
 """
 
 from __future__ import annotations

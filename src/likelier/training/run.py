@@ -48,7 +48,8 @@ class Run:
     def report(self) -> str:
         """The run in a few lines of words."""
         result = self.result
-        lines = [f"{result.get('step', 0)} steps, {result.get(f'{self.unit}_seen', 0)} {self.unit}"]
+        seen = result.get(f"{self.unit}_seen", 0)
+        lines = [f"{_count(result.get('step', 0), 'steps')}, {_count(seen, self.unit)}"]
         if "loss" in result:
             lines[0] += f", loss {result['loss']:.4f}"
         lines += self.found(result)
@@ -57,3 +58,7 @@ class Run:
         if self.folder is not None:
             lines.append(f"run folder {self.folder}")
         return "\n".join([*lines, *self.notes])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun.removesuffix('s') if number == 1 else noun}"
