@@ -79,7 +79,7 @@ class Training:
         self.flops_per_token = self.product_rate = 0.0
         self.result = Run(
             *(policy.model, policy.tokenizer),
-            folder=config.out,
+            folder=folder.path if folder is not None else None,
             notes=list(data.notes),
             unit=method.unit,
             found=method.report,
