@@ -22,8 +22,12 @@ install_import_hook(
     [
         "likelier.objectives",
         "likelier.scoring.kernels",
+        "likelier.scoring.layers",
+        "likelier.scoring.norms",
         "likelier.scoring.packing",
+        "likelier.scoring.products",
         "likelier.scoring.scorer",
+        "likelier.scoring.weights",
     ],
     "tests.typechecker.checked",
 )

@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 from likelier.objectives import OBJECTIVES
 from likelier.objectives.pairs import sigmoid
 from likelier.objectives.rankings import plackett_luce
-from likelier.scoring.kernels import fixed_rows_linear
+from likelier.scoring.products import fixed_rows_linear
 from likelier.scoring.scorer import sum_branches
 
 PAIRS = torch.zeros(3, 2)

@@ -10,8 +10,8 @@ from transformers.models.mixtral.modeling_mixtral import MixtralExperts
 
 from likelier.scoring.equality import choose_way
 from likelier.scoring.experts import Experts, experts_of, owns_a_matrix
-from likelier.scoring.kernels import fixed_rows_linear
 from likelier.scoring.packing import make_pack
+from likelier.scoring.products import fixed_rows_linear
 from likelier.scoring.scorer import Scorer
 from tests.models.families import FAMILIES, tiny
 from tests.scoring.trees import example_trees, random_tree

@@ -8,7 +8,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from likelier.scoring.head import LogitShape
-from likelier.scoring.kernels import Kernels, fixed_rows_linear
+from likelier.scoring.kernels import Kernels
+from likelier.scoring.products import fixed_rows_linear
 
 
 def relative(ours, expected):

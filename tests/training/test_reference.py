@@ -296,6 +296,16 @@ def _tokenizer(folder: Path) -> Any:
     return load_tokenizer(folder)
 
 
+def test_every_file_of_the_room_is_known_to_make_numbers_or_not() -> None:
+    """A file that makes numbers and is missing from the cache's key would let old entries hit after a change."""
+    from likelier.scoring import reference
+
+    others = {"__init__", "cache", "cache_rows", "equality", "halfway", "limits", "precision", "reference"}
+    assert {path.stem for path in Path(reference.__file__).parent.glob("*.py")} == others | set(
+        reference._KERNELS
+    )
+
+
 def test_what_raises_during_the_pass_keeps_what_was_scored(tokenizer: Any, tmp_path: Path) -> None:
     trees = trees_of(pairs(6), tokenizer)
     with scorer_of(model_of(tokenizer), max_tokens=60) as scorer, LogpCache(tmp_path) as cache:

@@ -1,7 +1,7 @@
 """Products that a model makes without a linear layer: experts as one stack of matrices, and their routers.
 
 How many rows an expert gets depends on the pack, and so would its bits: here each expert's product has a fixed number
-of rows, as in `kernels.py`, its inputs are in the working precision, and a token's experts are added up in the order
+of rows, as in `products.py`, its inputs are in the working precision, and a token's experts are added up in the order
 of the router's choice. A router stays in float32, in fixed rows too: an expert chosen by rounding is another token.
 """
 
@@ -21,7 +21,7 @@ from likelier.scoring.activations import called, steady
 EXPERT_ROWS = 32
 """Of an expert's product on a CPU: a pack's tokens are shared out among many, and each pads its last block."""
 Product = Callable[..., Tensor]
-"""`kernels.fixed_rows_linear`."""
+"""`products.fixed_rows_linear`."""
 
 
 class FixedLinear(torch.autograd.Function):

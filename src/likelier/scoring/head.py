@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from likelier.scoring.kernels import WorkingWeights, fixed_rows_linear
+from likelier.scoring.products import fixed_rows_linear
+from likelier.scoring.weights import WorkingWeights
 
 _PRODUCT_ROWS = 128
 """Rows per product: logits exist for so many at once."""

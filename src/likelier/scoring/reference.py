@@ -23,6 +23,11 @@ from likelier.scoring.packing import subtree
 from likelier.scoring.scorer import Scorer
 
 _TREES_PER_WRITE = 64
+_KERNELS = (
+    *("packing", "attention", "kernels", "products", "weights", "layers", "norms", "activations", "experts"),
+    *("head", "scorer"),
+)
+"""The files that make the numbers."""
 
 
 def content_digest(scorer: Scorer) -> bytes:
@@ -119,7 +124,7 @@ def branch_sums(logps: Sequence[Tensor]) -> Tensor:
 def _kernel_version() -> str:
     """Of the code that makes the numbers: a change that moves a bit must miss, and nobody remembers to say so."""
     digest = hashlib.sha256()
-    for name in ("packing", "attention", "kernels", "activations", "experts", "head", "scorer"):
+    for name in _KERNELS:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()
 
