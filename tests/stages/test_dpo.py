@@ -89,7 +89,7 @@ def test_a_run_that_fails_gives_the_model_back_too(tokenizer: Any) -> None:
     def broken(*_: Any) -> Any:
         raise KeyError("mine")
 
-    with pytest.raises(KeyError, match="mine"):
+    with pytest.raises(UsageError, match="--loss broken failed with KeyError: 'mine'"):
         train(model, pairs(4), tokenizer, loss=broken)
     assert {name: module.forward.__func__ for name, module in model.named_modules()} == forwards
     assert model.config.attn_pdrop == 0.5

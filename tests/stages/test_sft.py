@@ -325,7 +325,7 @@ def test_one_example_has_no_interval(tokenizer: Any) -> None:
 def test_the_report_is_in_words(tokenizer: Any) -> None:
     run = imitate(model_of(tokenizer), answers(6), tokenizer, eval_data=answers(3, seed=2), eval_every=1)
     first, second = run.report().splitlines()[:2]
-    assert first.startswith("1 steps, 6 examples, loss ")
+    assert first.startswith("1 step, 6 examples, loss ")
     assert second.startswith("held-out perplexity per token ")
     assert "(before: " in second
     assert second.endswith(" tokens of 3 examples")
