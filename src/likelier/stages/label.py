@@ -20,7 +20,6 @@ from likelier.errors import UsageError
 from likelier.manifest import as_json
 from likelier.stages.label_config import LabelConfig
 from likelier.stages.label_outcome import Labelled
-from likelier.stages.label_reward import label_by_reward
 
 Say = Callable[[str], None]
 
@@ -53,7 +52,7 @@ def label_file(config: LabelConfig) -> Labelled:
 
 
 def main(config: LabelConfig) -> int:
-    """The command."""
+    """The command; its exit code is 1 where a judge failed to answer."""
     if config.with_ == "human":
         from likelier.stages.label_human import label_human
 
@@ -64,11 +63,16 @@ def main(config: LabelConfig) -> int:
     elif config.out is None:
         for row in labelled.rows:
             print(json.dumps(row))
-    return 0
+    return 1 if labelled.figures.get("failures") else 0
 
 
 def _by_machine(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
     check_out(config.out, [str(config.samples)])
+    # A labeller is imported where it works: a judge on a server needs no torch.
     if config.with_ == "judge":
-        raise UsageError("--with judge is not in this version yet; take --with reward")
+        from likelier.stages.label_judge import label_by_judge
+
+        return label_by_judge(config, samples, say=say)
+    from likelier.stages.label_reward import label_by_reward
+
     return label_by_reward(config, samples, say=say)

@@ -5,34 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from likelier.config import StageConfig
 
 Labeller = Literal["reward", "judge", "human"]
 
-OWN_SETTINGS: dict[str, tuple[Labeller, ...]] = {
-    "reward": ("reward",),
-    "pairs": ("reward", "judge"),
-    "min_gap": ("reward", "judge"),
-    "draw": ("reward",),
-    "label_temperature": ("reward",),
-    "seed": ("reward", "human"),
-    "json_": ("reward", "judge"),
-    "annotators": ("human",),
-    "overlap": ("human",),
-    "rank": ("human",),
-    "pairs_per_prompt": ("human",),
-    "strength": ("human",),
-    "repeat_share": ("human",),
-    "guidelines": ("human",),
-    "ties": ("human",),
-    "disagreements": ("human",),
-    "host": ("human",),
-    "port": ("human",),
-    "browser": ("human",),
-    "export_only": ("human",),
-}
+_SETTINGS_OF: dict[tuple[Labeller, ...], tuple[str, ...]] = {
+    ("reward",): ("reward", "draw", "label_temperature"),
+    ("judge",): (
+        "judge", "judge_model", "verdict", "rubric", "judge_max_tokens", "precision", "base_url",
+        "api_key_variable", "concurrency", "retries", "timeout",
+    ),
+    ("human",): (
+        "annotators", "overlap", "rank", "pairs_per_prompt", "strength", "repeat_share", "guidelines", "ties",
+        "disagreements", "host", "port", "browser", "export_only",
+    ),
+    ("reward", "judge"): ("pairs", "min_gap", "json_"),
+    ("reward", "human"): ("seed",),
+}  # fmt: skip
+OWN_SETTINGS = {name: readers for readers, names in _SETTINGS_OF.items() for name in names}
 """Settings that not every labeller reads, and those that do."""
 
 
@@ -49,7 +41,8 @@ class LabelConfig(StageConfig):
         description="reward: ranking (or all, with --draw or --min-gap); judge: all, ring or adjacent",
     )
     min_gap: NonNegativeFloat = Field(
-        0.0, description="reward: pairs whose scores lie closer make no preference"
+        0.0,
+        description="reward: pairs whose scores lie closer are left out; judge by log-odds: they are ties",
     )
     seed: int = Field(0, description="of everything that is drawn")
     reward: str = Field(
@@ -59,7 +52,27 @@ class LabelConfig(StageConfig):
         None, description="reward: noisy labels, the higher score preferred with σ(gap / temperature)"
     )
     label_temperature: PositiveFloat = Field(1.0, description="reward: of --draw, in units of the score")
-    json_: bool = Field(False, description="print a summary as one JSON object on stdout")
+    judge: Literal["local", "openai"] = Field(
+        "local", description="judge: a model loaded here, or one behind an OpenAI-compatible address"
+    )
+    judge_model: str | None = Field(
+        None, description="judge: folder, hub name, .gguf file or smollm2; of a server, its name there"
+    )
+    verdict: Literal["text", "log-odds"] = Field(
+        "text", description="judge: what it writes, or the log-odds of A and B (local alone)"
+    )
+    rubric: Path | None = Field(
+        None, description="judge: a file with {prompt}, {answer_a}, {answer_b}, {verdict}; ours unless given"
+    )
+    judge_max_tokens: PositiveInt = Field(256, description="judge: of what it writes")
+    precision: Literal["bfloat16", "float32", "float64"] | None = Field(
+        None, description="local judge: bfloat16 where the processor has it, else float32"
+    )
+    base_url: str | None = Field(None, description="openai judge: its address, as http://127.0.0.1:8000/v1")
+    api_key_variable: str | None = Field(None, description="openai judge: environment variable with the key")
+    concurrency: PositiveInt = Field(8, description="openai judge: questions under way at once")
+    retries: NonNegativeInt = Field(5, description="openai judge: attempts after a failed one")
+    timeout: PositiveFloat = Field(600.0, description="openai judge: seconds for one answer")
     annotators: list[str] = Field(
         default_factory=list, description="human: who may label; may be repeated; anybody unless given"
     )
@@ -86,6 +99,7 @@ class LabelConfig(StageConfig):
     export_only: bool = Field(
         default=False, description="human: write the files from earlier labels, and end"
     )
+    json_: bool = Field(False, description="print a summary as one JSON object on stdout")
 
     @model_validator(mode="after")
     def _belong_together(self) -> Self:
@@ -97,6 +111,8 @@ class LabelConfig(StageConfig):
                 raise ValueError(f"{flag} is for --with {' or '.join(readers)}, not --with {self.with_}")
         if self.with_ == "reward":
             self._check_reward()
+        if self.with_ == "judge":
+            self._check_judge()
         if self.with_ == "human" and self.out is None:
             raise ValueError("--with human needs --out: labels are kept beside it as they are given")
         return self
@@ -113,3 +129,26 @@ class LabelConfig(StageConfig):
             raise ValueError("--label-temperature needs --draw bradley-terry")
         if "seed" in self.model_fields_set and self.draw is None:
             raise ValueError("--seed needs --draw bradley-terry: nothing else is drawn here")
+
+    def _check_judge(self) -> None:
+        if self.judge_model is None:
+            raise ValueError(
+                "--with judge needs --judge-model: a folder, a hub name, or a name that the server has"
+            )
+        if self.pairs in ("ranking", "best-worst"):
+            raise ValueError(f"--pairs {self.pairs} needs scores; a judge takes all, ring or adjacent")
+        if (self.base_url is None) == (self.judge == "openai"):
+            raise ValueError("--judge openai and --base-url belong together: give both or neither")
+        kind = "--verdict log-odds" if self.verdict == "log-odds" else f"--judge {self.judge}"
+        unread = ["judge_max_tokens"] if self.verdict == "log-odds" else ["min_gap"]
+        unread += (
+            ["precision"]
+            if self.judge == "openai"
+            else ["api_key_variable", "concurrency", "retries", "timeout"]
+        )
+        if self.judge == "openai" and self.verdict == "log-odds":
+            raise ValueError("--verdict log-odds reads the model's own probabilities: it needs --judge local")
+        for name in unread:
+            if name in self.model_fields_set:
+                kind = "--verdict text" if name == "min_gap" else kind
+                raise ValueError(f"--{name.replace('_', '-')} says nothing to {kind}; leave it out")

@@ -1,0 +1,186 @@
+"""Models loaded here as judges: by what they write, or by the log-odds of their verdict's token.
+
+Both answer in blocks of `QUESTIONS`: what is finished is kept before the next block begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from likelier.data.canonical import digest
+from likelier.data.labelled import utc_now
+from likelier.data.tokens import Tokenization
+from likelier.data.trees import tree_of
+from likelier.engines.decoding import generation_copy
+from likelier.engines.judges import Answered, Said
+from likelier.engines.protocol import Failure
+from likelier.engines.rubric import LEAD
+from likelier.engines.sampling import Prompt, Sampler, encode_prompts, sample
+from likelier.errors import ModelError
+from likelier.models.identity import forward_config_digest, weights_digest
+from likelier.models.loading import Loaded, load_model
+from likelier.models.noise import silence_noise
+from likelier.scoring.equality import choose_way
+from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
+from likelier.scoring.reference import model_digest
+from likelier.scoring.scorer import Scorer, causal_model
+
+QUESTIONS = 32
+TOO_LONG = "longer than the judge's context"
+
+
+class WritingJudge:
+    """A model loaded here that writes its verdict, the likeliest token every time.
+
+    Args:
+        model: a name, a folder, or a module with its `tokenizer`.
+        max_tokens: of what it writes.
+        precision: bfloat16 where the processor has it, else float32, unless given.
+    """
+
+    def __init__(
+        self, model: Any, *, max_tokens: int, tokenizer: Any = None, precision: Precision | None = None
+    ) -> None:
+        loaded, precision = _loaded(model, tokenizer, precision)
+        self.name = loaded.name
+        self.max_tokens = max_tokens
+        self.identity = f"writes {_content(loaded)} {precision} {max_tokens}"
+        self._tokenizer = loaded.tokenizer
+        self._model = generation_copy(loaded.model) if precision == "bfloat16" else loaded.model
+
+    def close(self) -> None:
+        """Nothing was changed."""
+
+    def ask(self, questions: Sequence[str]) -> Generator[Answered, None, None]:
+        """A block of questions after another."""
+        prompts = [
+            Prompt(id=str(index), content=_asked(self._tokenizer, text))
+            for index, text in enumerate(questions)
+        ]
+        tokens = encode_prompts(self._tokenizer, prompts)
+        context = _context(self._model)
+
+        def answer(block: list[int]) -> list[Said]:
+            return self._write([prompts[index] for index in block])
+
+        return _in_blocks([len(ids) for ids in tokens], self.max_tokens, context, answer)
+
+    def _write(self, prompts: list[Prompt]) -> list[Said]:
+        sampler = Sampler(temperature=0.0)
+        sampled = sample(
+            self._model, self._tokenizer, prompts, n=1, max_new_tokens=self.max_tokens, sampler=sampler
+        )
+        return [
+            Said(
+                text=prompt.completions[0].text,
+                prompt_tokens=len(prompt.prompt_tokens),
+                completion_tokens=len(prompt.completions[0].tokens),
+                time=utc_now(),
+            )
+            for prompt in sampled
+        ]
+
+
+class LogOddsJudge:
+    """A model loaded here whose verdict is read off its next-token probabilities: nothing is written.
+
+    What the model has read up to `Verdict:` is the trunk of a tree, ` A` and ` B` are its branches.
+
+    Args:
+        model: a name, a folder, or a module with its `tokenizer`.
+        precision: bfloat16 where the processor has it, else float32, unless given.
+
+    Raises:
+        ModelError: a tokenizer that writes both verdicts alike.
+    """
+
+    def __init__(self, model: Any, *, tokenizer: Any = None, precision: Precision | None = None) -> None:
+        loaded, precision = _loaded(model, tokenizer, precision)
+        self.name = loaded.name
+        self._tokenizer = loaded.tokenizer
+        self._tokenization = Tokenization.of(loaded.tokenizer)
+        self._verdicts = self._tokenization.continue_texts([" A", " B"])
+        if self._verdicts[0] == self._verdicts[1]:
+            raise ModelError(f"{self.name}: its tokenizer writes the verdicts A and B alike")
+        self._stack = ExitStack()
+        self._stack.callback(silence_noise(loaded.model).undo)
+        choice = choose_way(loaded.model)
+        self._scorer = Scorer(loaded.model, dtype=DTYPES[precision], way=choice.way, own_head=choice.own_head)
+        self._stack.callback(self._scorer.close)
+        self.identity = f"log-odds {_content(loaded)} {model_digest(self._scorer).hex()}"
+
+    def close(self) -> None:
+        """The model as it was."""
+        self._stack.close()
+
+    def ask(self, questions: Sequence[str]) -> Generator[Answered, None, None]:
+        """A block of questions after another."""
+        tokens = [self._trunk(text) for text in questions]
+
+        def answer(block: list[int]) -> list[Said]:
+            return self._score([tokens[index] for index in block])
+
+        longest = max(map(len, self._verdicts))
+        return _in_blocks([len(ids) for ids in tokens], longest, _context(self._scorer.model), answer)
+
+    def _trunk(self, question: str) -> list[int]:
+        content = _asked(self._tokenizer, question)
+        if isinstance(content, str):
+            return [*self._tokenization.bos, *self._tokenization.start_texts([f"{content}\n\n{LEAD}"])[0]]
+        text = self._tokenizer.apply_chat_template(content, tokenize=False, add_generation_prompt=True)
+        return list(self._tokenization.start_texts([f"{text}{LEAD}"])[0])
+
+    def _score(self, trunks: list[list[int]]) -> list[Said]:
+        trees = [tree_of(trunk, self._verdicts, id=str(index)) for index, trunk in enumerate(trunks)]
+        return [
+            Said(
+                logps=(float(first.double().sum()), float(second.double().sum())),
+                prompt_tokens=len(trunk),
+                time=utc_now(),
+            )
+            for (first, second), trunk in zip(self._scorer.score(trees), trunks, strict=True)
+        ]
+
+
+def _loaded(model: Any, tokenizer: Any, precision: Precision | None) -> tuple[Loaded, Precision]:
+    device = default_device()
+    precision = precision or default_precision(device)
+    return load_model(model, tokenizer=tokenizer, dtype=master_dtype(precision), device=device), precision
+
+
+def _content(loaded: Loaded) -> str:
+    """The model by its weights, settings, tokenizer and template: never by its name."""
+    causal = causal_model(loaded.model)
+    backend = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    words = "" if backend is None else backend.to_str()
+    written = digest([words, str(getattr(loaded.tokenizer, "chat_template", None))])
+    return (weights_digest(causal) + forward_config_digest(causal.config) + written).hex()
+
+
+def _asked(tokenizer: Any, text: str) -> Any:
+    """A user's turn where the model was trained to chat, else the text alone."""
+    return [{"role": "user", "content": text}] if getattr(tokenizer, "chat_template", None) else text
+
+
+def _context(model: Any) -> int | None:
+    positions = getattr(causal_model(model).config.get_text_config(), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) else None
+
+
+def _in_blocks(
+    lengths: list[int], room: int, context: int | None, answer: Callable[[list[int]], list[Said]]
+) -> Generator[Answered, None, None]:
+    """Answers to the questions that fit into the context, those of like length together."""
+    fit = []
+    for index, length in enumerate(lengths):
+        if context is not None and length + room > context:
+            detail = f"{length} tokens and {room} more, for a context of {context}"
+            yield index, Failure(reason=TOO_LONG, detail=detail, attempts=0)
+        else:
+            fit.append(index)
+    fit.sort(key=lambda index: lengths[index])
+    for start in range(0, len(fit), QUESTIONS):
+        block = fit[start : start + QUESTIONS]
+        yield from zip(block, answer(block), strict=True)
