@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -122,6 +123,8 @@ def measure(place: Place, chosen: list[Row], rounds: int) -> Outcome:
 def run_row(place: Place, row: Row, turn: int) -> dict[str, Any]:
     """One row in a process of its own, on the first `row.pairs` pairs of its set."""
     name = f"{row.key}-{turn}"
+    # A folder that is used again holds what an earlier run has cached.
+    shutil.rmtree(place.work / "cache" / name, ignore_errors=True)
     pairs = place.work / f"{name}.jsonl"
     grouped = row.data != "hh"
     kind = "-pairs" if grouped and row.side == "TRL" else ""

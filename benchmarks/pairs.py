@@ -189,8 +189,8 @@ def main() -> None:
         "--hh", type=Path, default=Path("../shared/data/hh-rlhf/helpful-base/test.jsonl.gz")
     )
     arguments.add_argument("--folder", required=True, type=Path)
-    arguments.add_argument("--pairs", type=int, default=24)
-    arguments.add_argument("--groups", type=int, default=4)
+    arguments.add_argument("--pairs", type=int, default=48)
+    arguments.add_argument("--groups", type=int, default=16)
     options = arguments.parse_args()
     if options.pairs % STRATA:
         arguments.error(f"--pairs must be a multiple of {STRATA}")

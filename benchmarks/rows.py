@@ -38,22 +38,26 @@ class Row:
 
 
 def rows(rounds: int) -> list[Row]:
-    """All rows; those of the headline ratio come in every round, the others in the first."""
+    """All rows; those of the headline ratio come in every round, the others in the first.
+
+    Rows of groups take four steps and more: a step of likelier's is short there, and the first one costs half a second
+    over the others, which a run pays once.
+    """
     return [
-        trl("hh", 24, 1, 8, rounds=rounds),
-        likelier("hh", 24, 8, rounds=rounds),
+        trl("hh", 48, 1, 8, rounds=rounds),
+        likelier("hh", 48, 8, rounds=rounds),
         trl("hh", 16, 2, 4),
         trl("hh", 16, 4, 2),
         trl("hh", 16, 8, 1, reference="fly"),
         trl("hh", 8, 8, 1, reference="fly", precision="float32"),
         likelier("hh", 24, 8, precision="float32"),
         likelier("hh", 8, 8, precision="float32", key="likelier-first-step", agreement=True),
-        trl("group-hh", 12, 1, 12),
-        trl("group-hh", 12, 2, 6),
-        likelier("group-hh", 12, 12),
-        trl("group-short", 24, 1, 12),
-        trl("group-short", 24, 4, 3),
-        likelier("group-short", 24, 12),
+        trl("group-hh", 48, 1, 12),
+        trl("group-hh", 48, 2, 6),
+        likelier("group-hh", 48, 12),
+        trl("group-short", 96, 1, 12),
+        trl("group-short", 96, 4, 3),
+        likelier("group-short", 96, 12),
     ]
 
 

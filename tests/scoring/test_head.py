@@ -65,10 +65,21 @@ def test_the_gradient_of_a_large_head_comes_in_parts(family, monkeypatch):
     model = model_of(family, monkeypatch)
     given = [random_tree(0, 3, [300, 90])]
     whole = scored(model, given, torch.float64)
-    monkeypatch.setattr(head, "_GRADIENT_BYTES", 128 * 8 * 128)
+    monkeypatch.setattr(head, "_LOGIT_BYTES", 128 * 8 * 128)
     parts = scored(model, given, torch.float64)
     assert gradient_error(parts.gradients, whole.gradients) < 1e-14
     assert all(torch.equal(a, b) for a, b in zip(parts.logps, whole.logps, strict=True))
+
+
+def test_a_second_backward_through_the_same_logits(monkeypatch):
+    """The first overwrites the logits that were kept."""
+    model = model_of("gemma2", monkeypatch)
+    with Scorer(model, dtype=torch.float64) as scorer:
+        logps = scorer.token_logps(make_pack([random_tree(0, 3, [40, 20])]))
+        first, second = (
+            torch.autograd.grad(logps.sum(), list(model.parameters()), retain_graph=True) for _ in range(2)
+        )
+    assert gradient_error(second, first) < 1e-14
 
 
 def test_logarithms_are_taken_in_float32(monkeypatch):

@@ -23,7 +23,7 @@ def relative(ours, expected):
 def test_a_row_keeps_its_bits_wherever_it_stands(dtype, bias, transposed):
     """Alone, first or last of many, in a full block or in the padded one; weights as Linear and Conv1D lay them."""
     torch.manual_seed(0)
-    for width, features in [(7, 5), (64, 192), (96, 33)]:
+    for width, features in [(7, 5), (64, 192), (96, 33), (384, 352)]:
         matrix = torch.randn(features, width).to(dtype)
         matrix = matrix.T.contiguous().T if transposed else matrix
         offset = torch.randn(features).to(dtype) if bias else None
@@ -34,7 +34,16 @@ def test_a_row_keeps_its_bits_wherever_it_stands(dtype, bias, transposed):
             relative(whole, expected)
             < {torch.bfloat16: 4e-3, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
         )
-        for start, stop in [(0, 1), (3, 4), (255, 257), (256, 512), (511, 700), (600, 700), (5, 5)]:
+        for start, stop in [
+            (0, 1),
+            (3, 4),
+            (255, 257),
+            (256, 512),
+            (511, 700),
+            (600, 700),
+            (60, 640),
+            (5, 5),
+        ]:
             assert torch.equal(fixed_rows_linear(x[start:stop], matrix, offset), whole[start:stop])
 
 

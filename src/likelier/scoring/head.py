@@ -1,7 +1,8 @@
 """The output head, on the positions that predict a scored token and nowhere else, a block of rows at a time.
 
-The logits of a block live only while their log-sum-exp is taken, and again in the backward. Memory is
-`_GRADIENT_BYTES` of logits, whatever the vocabulary and the pack.
+Memory is `_LOGIT_BYTES` of logits, whatever the vocabulary and the pack. Where those of a pack fit, they are kept for
+the backward, which overwrites them with their gradients; else they live only while their log-sum-exp is taken, and
+are made again.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _PRODUCT_ROWS = 128
 """Rows per product: logits exist for so many at once."""
 _ELEMENT_ROWS = 16
 """Rows whose float32 logits exist at once: they stay in the processor's cache, which is what exp needs."""
-_GRADIENT_BYTES = 1 << 26
-"""Bytes of logits' gradients kept at once in the backward, so that the weight's gradient is one product."""
+_LOGIT_BYTES = 1 << 26
+"""Bytes of logits, or of their gradients, that are kept at once: the weight's gradient is one product over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class LogitShape:
 class TokenLogps(torch.autograd.Function):
     """`log softmax(shape(h Wᵀ + b))[target]`: hidden `[S, D]`, targets `[S]` -> `[S]`, float32 or wider.
 
-    `parameters` are those of `weights`, the head's working copy.
+    `parameters` are those of `weights`, the head's working copy; `trained` says whether a backward may follow.
     """
 
     @staticmethod
@@ -68,6 +69,7 @@ class TokenLogps(torch.autograd.Function):
         weights: WorkingWeights,
         targets: Tensor,
         shape: LogitShape,
+        trained: bool,
         *parameters: Tensor,
     ) -> Tensor:
         # Whole blocks: over a single row a sum is shared out between threads, in another order.
@@ -75,45 +77,62 @@ class TokenLogps(torch.autograd.Function):
         rows = F.pad(hidden, (0, 0, 0, spare)).to(weights.dtype)
         targets = F.pad(targets, (0, spare))
         logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
-        for block, logits in _blocks(rows, targets, weights, shape):
+        kept = None
+        if trained and len(rows) * _width(weights) <= _LOGIT_BYTES:
+            kept = rows.new_empty(len(rows), len(weights.matrix))
+        for block, logits in _blocks(rows, targets, weights, shape, into=kept):
             peak = logits.amax(1, keepdim=True)
             target = logits.gather(1, targets[block, None])[:, 0] - peak[:, 0]
             # Not `logsumexp`, which takes thirty times as long on a CPU at this width (docs/log.md).
             logps[block] = target - logits.sub_(peak).exp_().sum(1).log_()
         ctx.save_for_backward(rows, targets)
-        ctx.weights, ctx.shape, ctx.dtype = weights, shape, hidden.dtype
+        ctx.weights, ctx.shape, ctx.dtype, ctx.kept, ctx.spare = weights, shape, hidden.dtype, kept, spare
         return logps[: len(hidden)]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        rows, targets = (saved[: len(grad)] for saved in ctx.saved_tensors)
+        rows, targets = ctx.saved_tensors
+        grad = F.pad(grad, (0, len(rows) - len(grad)))
         weights: WorkingWeights = ctx.weights
+        kept, ctx.kept = ctx.kept, None
         grad_rows = torch.empty_like(rows)
         totals: list[Tensor | None] = [None] * len(weights.parameters)
-        width = len(weights.matrix) * weights.matrix.element_size()
-        step = max(_PRODUCT_ROWS, _GRADIENT_BYTES // width // _PRODUCT_ROWS * _PRODUCT_ROWS)
-        for start in range(0, len(rows), step):
-            part = slice(start, start + step)
-            grad_logits = _grad_logits(rows[part], targets[part], grad[part], weights, ctx.shape)
+        step = max(_PRODUCT_ROWS, _LOGIT_BYTES // _width(weights) // _PRODUCT_ROWS * _PRODUCT_ROWS)
+        for start in range(0, len(rows), step) if kept is None else (0,):
+            part = slice(start, start + step) if kept is None else slice(None)
+            grad_logits = _grad_logits(rows[part], targets[part], grad[part], weights, ctx.shape, kept)
             grad_rows[part] = grad_logits @ weights.matrix
-            found = weights.gradients(grad_logits, rows[part], ctx.needs_input_grad[4:])
+            found = weights.gradients(grad_logits, rows[part], ctx.needs_input_grad[5:])
             totals = [
                 new if old is None or new is None else old + new
                 for old, new in zip(totals, found, strict=True)
             ]
-        return grad_rows.to(ctx.dtype), None, None, None, *totals
+        shown = grad_rows[: len(rows) - ctx.spare]
+        return shown.to(ctx.dtype), None, None, None, None, *totals
 
 
 def _blocks(
-    rows: Tensor, targets: Tensor, weights: WorkingWeights, shape: LogitShape
+    rows: Tensor,
+    targets: Tensor,
+    weights: WorkingWeights,
+    shape: LogitShape,
+    *,
+    known: Tensor | None = None,
+    into: Tensor | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
-    """The shaped logits, float32 or wider, block after block; the caller may overwrite them."""
+    """The shaped logits, float32 or wider, block after block; the caller may overwrite them.
+
+    Those of the product are taken from `known`, or left `into` where one is given, both `[S, V]`.
+    """
     wide = _wide(weights.dtype)
     few = len(rows) if rows.is_cuda else _ELEMENT_ROWS
     for start in range(0, len(rows), _PRODUCT_ROWS):
-        logits = fixed_rows_linear(
-            rows[start : start + _PRODUCT_ROWS], weights.matrix, weights.bias, rows=_PRODUCT_ROWS
-        )
+        stop = min(start + _PRODUCT_ROWS, len(rows))
+        if known is None:
+            place = None if into is None else into[start:stop]
+            logits = fixed_rows_linear(rows[start:stop], weights.matrix, weights.bias, out=place)
+        else:
+            logits = known[start:stop]
         for offset in range(0, len(logits), few):
             block = slice(start + offset, start + min(offset + few, len(logits)))
             widened = logits[offset : offset + few].to(wide, copy=True)
@@ -131,16 +150,26 @@ def _target_logits(rows: Tensor, targets: Tensor, weights: WorkingWeights) -> Te
 
 
 def _grad_logits(
-    rows: Tensor, targets: Tensor, grad: Tensor, weights: WorkingWeights, shape: LogitShape
+    rows: Tensor,
+    targets: Tensor,
+    grad: Tensor,
+    weights: WorkingWeights,
+    shape: LogitShape,
+    kept: Tensor | None,
 ) -> Tensor:
-    """`(onehot − softmax) · grad`, through the shape, in the working precision: `[S, V]`."""
-    result = rows.new_empty(len(rows), len(weights.matrix))
-    for block, logits in _blocks(rows, targets, weights, shape):
+    """`(onehot − softmax) · grad`, through the shape, in the working precision: `[S, V]`, over `kept` logits if any."""
+    result = rows.new_empty(len(rows), len(weights.matrix)) if kept is None else kept
+    for block, logits in _blocks(rows, targets, weights, shape, known=kept):
         slope = grad[block, None].to(logits.dtype)
         grads = torch.softmax(logits, 1).mul_(-slope)
         grads.scatter_add_(1, targets[block, None], slope)
         result[block] = shape.backward_(grads, logits)
     return result
+
+
+def _width(weights: WorkingWeights) -> int:
+    """Bytes of a row of logits."""
+    return len(weights.matrix) * weights.matrix.element_size()
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

@@ -170,7 +170,9 @@ class Scorer:
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weights = self.kernels.head
         assert weights is not None
-        logps: Tensor = TokenLogps.apply(hidden, weights, targets, self.shape, *weights.parameters)  # type: ignore[no-untyped-call]
+        logps: Tensor = TokenLogps.apply(  # type: ignore[no-untyped-call]
+            hidden, weights, targets, self.shape, torch.is_grad_enabled(), *weights.parameters
+        )
         return logps
 
     def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
