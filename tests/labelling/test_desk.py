@@ -73,6 +73,16 @@ def test_a_lease_runs_out(tmp_path: Path) -> None:
     assert len(desk.state.labels[second.showing.item]) == 2
 
 
+def test_a_page_that_is_closed_gives_its_item_back(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path / "s", pairs(1))
+    first = desk.next("ann", "a")
+    assert first.showing is not None
+    desk.leave("another", first.showing.id)
+    assert desk.next("ann", "b").waiting, "only the tab that has it can give it back"
+    desk.leave("a", first.showing.id)
+    assert desk.next("ann", "b").showing is first.showing
+
+
 def test_an_item_that_others_finished_is_not_shown_to_who_comes_back(tmp_path: Path) -> None:
     clock = Clock()
     desk = open_desk(tmp_path / "s", pairs(2), clock=clock, repeat_share=0.0)

@@ -180,6 +180,12 @@ class Desk:
             last = len(self.state.events)
         self.store.wait(last)
 
+    def leave(self, tab: str, showing: str) -> None:
+        """The tab has the item before it no more; it may come to another at once."""
+        with self.lock:
+            if self._leases.holder(showing, self._clock()) == tab:
+                self._leases.release(showing)
+
     def _saved(self, turn: tuple[Turn, int]) -> Turn:
         self.store.wait(turn[1])
         return turn[0]

@@ -78,6 +78,14 @@ class FlagBody(Body):
     reason: Note
 
 
+class LeaveBody(Body):
+    """A page goes away."""
+
+    annotator: Name
+    tab: Identifier
+    showing: Identifier
+
+
 class EmptyBody(Body):
     """Nothing."""
 

@@ -25,7 +25,15 @@ from likelier.errors import UsageError, WorkError
 from likelier.labelling.desk import Desk, Given, RefusalError
 from likelier.labelling.export import Exported
 from likelier.labelling.pages import entered_page, label_page, message_page, results_page
-from likelier.labelling.requests import AnswerBody, EmptyBody, FlagBody, NextBody, UndoBody, body_of
+from likelier.labelling.requests import (
+    AnswerBody,
+    EmptyBody,
+    FlagBody,
+    LeaveBody,
+    NextBody,
+    UndoBody,
+    body_of,
+)
 from likelier.labelling.safety import SESSION_SECONDS, USED_LINK, Guard, Sessions, cookie_name
 from likelier.labelling.view import turn_view
 
@@ -84,6 +92,7 @@ def build_app(desk: Desk, page: Page, *, sessions: Sessions, port: int) -> ASGIA
         Route("/api/answer", handlers.answer, methods=["POST"]),
         Route("/api/undo", handlers.undo, methods=["POST"]),
         Route("/api/flag", handlers.flag, methods=["POST"]),
+        Route("/api/leave", handlers.leave, methods=["POST"]),
         Route("/api/export", handlers.export, methods=["POST"]),
     ]
     app = Router(routes, redirect_slashes=False)
@@ -182,6 +191,11 @@ class _Handlers:
         name = self._desk.name(body.annotator)
         await run_in_threadpool(self._desk.flag, name, body.key, body.showing, body.reason)
         return JSONResponse({"message": "Flagged."})
+
+    async def leave(self, request: Request) -> Response:
+        body = await body_of(request, LeaveBody)
+        self._desk.leave(body.tab, body.showing)
+        return JSONResponse({"message": "Left."})
 
     async def export(self, request: Request) -> Response:
         await body_of(request, EmptyBody)

@@ -71,7 +71,8 @@ def _votes(state: State, showing: Showing) -> list[dict[str, Any]]:
         for event in (*state.labels[showing.item].values(), *_flags(state, showing.item))
         if event.body.get("reason")
     ]
-    votes: list[dict[str, Any]] = [{"verdict": words, "count": count} for (_, words), count in said.items()]
+    counted = sorted((-count, words) for (_, words), count in said.items())
+    votes: list[dict[str, Any]] = [{"verdict": words, "count": -count} for count, words in counted]
     return [*votes, *({"note": note} for note in notes)]
 
 

@@ -2,7 +2,7 @@
 
 import { ask, listen } from "./keys.js";
 import { Ranking, element, showAnswers, showPrompt, showVotes } from "./item.js";
-import { Refused, newKey, post, postUntilSaved, sendUnsent, tabName } from "./server.js";
+import { Refused, leave, newKey, post, postUntilSaved, sendUnsent, tabName } from "./server.js";
 
 const SETTLING = 250; // milliseconds in which keys do not yet answer a new item: a key pressed twice answers once
 const $ = (id) => document.getElementById(id);
@@ -277,7 +277,7 @@ function signIn() {
 async function begin(name) {
   annotator = name;
   await guarded(async () => {
-    const sent = await sendUnsent(waiting);
+    const sent = await sendUnsent(tab, waiting);
     const told = await post("/api/next", { annotator, tab, item: decides });
     notify(sent ? "An answer that had not reached the server was sent." : "");
     show(told);
@@ -327,6 +327,14 @@ listen(() => {
     t: () => submit("tie", [[0, 1]]),
     b: () => submit("both_bad", [[0, 1]]),
   };
+});
+
+// What this page had before it may go to another at once.
+window.addEventListener("pagehide", () => {
+  if (turn?.item) leave({ annotator, tab, showing: turn.item.showing });
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
 });
 
 if (annotator) begin(annotator).then(() => turn ?? signIn());

@@ -31,11 +31,16 @@ export async function post(path, body) {
   return told;
 }
 
+// Says that this page shows nothing any more; the browser sends it even while the page goes away.
+export function leave(body) {
+  navigator.sendBeacon("/api/leave", new Blob([JSON.stringify(body)], { type: "application/json" }));
+}
+
 // Sends until the server says that it is saved, or why it will not be. `waiting(true)` is called when it must be
 // sent again.
 export async function postUntilSaved(path, body, waiting) {
   localStorage.setItem(KEPT + body.key, JSON.stringify({ path, body }));
-  for (let pause = 500; ; pause = Math.min(5000, pause * 2)) {
+  for (let pause = 500; ; pause = Math.min(2000, pause * 2)) {
     try {
       const told = await post(path, body);
       localStorage.removeItem(KEPT + body.key);
@@ -53,12 +58,12 @@ export async function postUntilSaved(path, body, waiting) {
 }
 
 // Sends what an earlier page could not; gives how many were saved.
-export async function sendUnsent(waiting) {
+export async function sendUnsent(tab, waiting) {
   let sent = 0;
   for (const name of Object.keys(localStorage).filter((name) => name.startsWith(KEPT))) {
     const { path, body } = JSON.parse(localStorage.getItem(name));
     try {
-      await postUntilSaved(path, body, waiting);
+      await postUntilSaved(path, "tab" in body ? { ...body, tab } : body, waiting);
       sent += 1;
     } catch (error) {
       if (error.status === 401) throw error;
