@@ -79,10 +79,10 @@ class Server:
                 self._listening.set()
         self._listening.set()
 
-    def stop(self) -> int:
-        """Ctrl-C; its exit code."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, or another signal; its exit code."""
         if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGINT)
+            os.kill(self.process.pid, number)
         code = self.process.wait(60)
         self._reader.join(10)
         self.process.stderr.close()  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from likelier.labelling.requests import MAX_BODY
 from likelier.labelling.safety import HEADERS, cookie_name
+from likelier.labelling.server import bind
 from tests.labelling.servers import Client, Server, raw, reply, write_samples
 
 NEXT = {"annotator": "ann", "tab": "tab"}
@@ -84,7 +86,9 @@ def test_two_hosts_are_refused(server: Server, client: Client) -> None:
     ["https://evil.example", "null", "", None, "http://127.0.0.1", "http://127.0.0.1:1", "https://127.0.0.1:PORT",
      "http://localhost:PORT", "http://127.0.0.1:PORT.evil.example"],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/api/next", "/api/answer", "/api/undo", "/api/flag", "/api/export"])
+@pytest.mark.parametrize(
+    "path", ["/api/next", "/api/answer", "/api/undo", "/api/flag", "/api/leave", "/api/export"]
+)
 def test_a_foreign_origin_changes_nothing(
     server: Server, client: Client, origin: str | None, path: str
 ) -> None:
@@ -282,6 +286,39 @@ def test_two_tabs_that_answer_one_item(server: Server, client: Client) -> None:
         "sent twice, it happened once"
     )
     other.close()
+
+
+def test_many_tabs_that_answer_one_item_at_the_same_moment(server: Server, client: Client) -> None:
+    """One is taken, whichever it is; all others are told; the store has one label."""
+    cookie = client.headers["Cookie"].partition("=")[2]
+    told = client.next("crowd")
+    start = threading.Barrier(8)
+    heard: list[int] = []
+
+    def answer(number: int) -> None:
+        tab = server.client(cookie)
+        body = reply(told, "crowd", key=f"c{number}", tab=f"tab{number}", first=number % 2)
+        start.wait()
+        heard.append(tab.post("/api/answer", body)[0])
+        tab.close()
+
+    tabs = [threading.Thread(target=answer, args=(number,)) for number in range(8)]
+    for tab in tabs:
+        tab.start()
+    for tab in tabs:
+        tab.join()
+    assert sorted(heard) == [200] + [409] * 7
+    assert client.post("/api/export", {})[0] == 200
+    rows = [
+        row for row in server.rows(".events.jsonl") if row["annotator"] == "crowd" and row["kind"] == "answer"
+    ]
+    assert len(rows) == 1
+
+
+def test_what_is_sent_goes_out_at_once() -> None:
+    """asyncio turns Nagle's algorithm off only on sockets that name their protocol: else each response takes 40 ms."""
+    with bind("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_nothing_went_wrong_meanwhile(server: Server) -> None:

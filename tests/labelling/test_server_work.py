@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import random
+import signal
 import threading
 import time
 from collections import Counter
@@ -172,14 +173,15 @@ def run_to_end(server: Server) -> int:
     return code
 
 
-def test_ctrl_c_writes_the_files_and_says_what_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_writes_the_files_and_says_what_is_left(tmp_path: Path, number: signal.Signals) -> None:
     samples = write_samples(tmp_path / "samples.jsonl", 5)
     with Server(samples, tmp_path / "out.jsonl") as server:
         client = server.client()
         told = client.next("ann")
         client.post("/api/answer", reply(told, "ann", key="1", edit="A better one.", reason="why"))
         client.close()
-        assert server.stop() == 0
+        assert server.stop(number) == 0
     assert server.said[-1].startswith("1 preferences in ")
     assert "left out: not labelled: 4" in server.said[-1]
     (row,) = server.rows()
