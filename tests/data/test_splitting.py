@@ -58,6 +58,16 @@ def test_one_prompt_cannot_be_split() -> None:
         split_by_prompt(rows(5, per_prompt=5), 0.5)
 
 
+def test_texts_share_no_prompt_but_equal_ones_stay_together() -> None:
+    data = [{"text": f"text {n // 2}"} for n in range(40)]
+    data += [{"chosen": f"{n} a", "rejected": f"{n % 2}{n} b", "prompt": ""} for n in range(10)]
+    records = [record for record in read(data) if isinstance(record, Record)]
+    train, held_out = split_by_prompt(records, 0.2)
+    assert (len(train), len(held_out)) == (40, 10)
+    sides = [{str(r.completions[0].content) for r in side} for side in (train, held_out)]
+    assert not sides[0] & sides[1]
+
+
 def test_the_hash_is_of_content_in_order() -> None:
     records = rows(5)
     moved = [replace(record, file="elsewhere.jsonl", row=record.row + 7) for record in records]

@@ -16,7 +16,7 @@ def split_by_prompt(
 ) -> tuple[list[Record], list[Record]]:
     """The records to train on and those held out, each in the order given; a prompt is wholly on one side.
 
-    Prompts are held out in the order of a keyed hash of their content until `share` of the records is
+    Rows without a prompt (plain text) share none: each is its own, but for those with the same answers. Prompts are held out in the order of a keyed hash of their content until `share` of the records is
     reached: neither the order of the rows nor their file matters, and a prompt that is added moves
     others only at the edge.
 
@@ -37,7 +37,7 @@ def split_by_prompt(
     """
     if not 0.0 < share < 1.0:
         raise UsageError(f"--eval-share must lie between 0 and 1, not at {share:g}")
-    digests = [prompt_digest(record.prompt) for record in records]
+    digests = [_shared(record) for record in records]
     sizes = Counter(digests)
     if len(sizes) < 2:
         raise DataError("all rows share one prompt, so none can be held out; give --eval-data instead")
@@ -46,6 +46,13 @@ def split_by_prompt(
     for record, key in zip(records, digests, strict=True):
         sides[key in held_out].append(record)
     return sides
+
+
+def _shared(record: Record) -> bytes:
+    """What keeps rows on one side: their prompt, or without one their answers."""
+    if record.prompt:
+        return prompt_digest(record.prompt)
+    return digest(sorted(digest(completion.content).hex() for completion in record.completions))
 
 
 def _held_out(sizes: Counter[bytes], wanted: float, seed: bytes) -> set[bytes]:
