@@ -14,7 +14,7 @@ from likelier.data.encoding import encode
 from likelier.data.grouping import cut_groups, num_pairs, weigh_prompts
 from likelier.data.records import Completion, Record
 from likelier.data.tokens import Tokenization
-from likelier.data.trees import Tree
+from likelier.data.trees import Tree, tree_of
 from tests.data.tiny_tokenizers import byte_level, pair, single, trained
 
 TOKENIZER = byte_level(None)
@@ -153,6 +153,10 @@ def test_a_prompts_weight_is_shared_by_its_answers_where_each_is_a_term() -> Non
     rows = [single("say", " a", row=1), single("say", " b", row=2), single("tell", " c", row=3)]
     trees = weigh_prompts(encode(rows, TOKENIZATION, need="examples").trees, by_branch=True)
     assert [tree.weight for tree in trees] == [0.5, 1.0]
+    texts = encode([single("", t, row=n) for n, t in enumerate(("ab", "cd"))], TOKENIZATION, need="examples")
+    assert [tree.weight for tree in weigh_prompts(texts.trees, by_branch=True)] == [1.0, 1.0]
+    with_bos = weigh_prompts([tree_of([1], [[2]]), tree_of([1], [[3]]), tree_of([1, 4], [[3]])], num_bos=1)
+    assert [tree.weight for tree in with_bos] == [1.0, 1.0, 1.0]
 
 
 def test_a_ranking_stage_keeps_rows_apart_and_equal_answers_too() -> None:

@@ -198,6 +198,14 @@ def test_plain_text_is_scored_from_its_first_token_that_can_be(tokenizer: Any) -
     assert any("first token unscored 1" in note for note in run.notes)
 
 
+def test_texts_are_held_out_one_by_one(tokenizer: Any) -> None:
+    """They have no prompt in common; once it was said that they all share one."""
+    texts = [{"text": row["prompt"] + row["completion"]} for row in answers(10)]
+    run = imitate(model_of(tokenizer), texts, tokenizer, eval_share=0.3)
+    line = run.metrics[-1]
+    assert (line["eval/examples"], line["eval/prompts"], run.metrics[0]["examples_seen"]) == (3, 3, 7)
+
+
 # Preferences
 
 

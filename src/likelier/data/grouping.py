@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
@@ -187,11 +187,12 @@ def _restricted(tree: Tree, records: Sequence[int]) -> Tree:
     )
 
 
-def weigh_prompts(trees: Sequence[Tree], *, by_branch: bool = False) -> list[Tree]:
+def weigh_prompts(trees: Sequence[Tree], *, by_branch: bool = False, num_bos: int = 0) -> list[Tree]:
     """The trees with weights such that each prompt's pairs, and its trees, weigh 1 together.
 
     Args:
         by_branch: a tree's weight is that of each of its branches, as for SFT, not of its one term.
+        num_bos: trunks of no more tokens than that are no prompts that trees could share.
 
     >>> from likelier.data.trees import tree_of
     >>> pairs = (Comparison(0, 1), Comparison(0, 2), Comparison(1, 2))
@@ -201,18 +202,18 @@ def weigh_prompts(trees: Sequence[Tree], *, by_branch: bool = False) -> list[Tre
     >>> weigh_prompts([tree_of([1], [[2], [3]])], by_branch=True)[0].weight
     0.5
     """
-    pairs: dict[bytes, float] = {}
-    rows: dict[bytes, float] = {}
-    for tree in trees:
-        prompt = tree.nodes[0].tokens.tobytes()
-        pairs[prompt] = pairs.get(prompt, 0.0) + sum(c.weight for c in tree.comparisons)
-        terms = len(tree.branches) if by_branch else 1
-        rows[prompt] = rows.get(prompt, 0.0) + terms * tree.weight
-    return [_scaled(tree, pairs, rows) for tree in trees]
+    prompts: list[object] = []
+    for index, tree in enumerate(trees):
+        tokens = tree.nodes[0].tokens
+        prompts.append(tokens.tobytes() if len(tokens) > num_bos else index)
+    pairs: defaultdict[object, float] = defaultdict(float)
+    rows: defaultdict[object, float] = defaultdict(float)
+    for prompt, tree in zip(prompts, trees, strict=True):
+        pairs[prompt] += sum(c.weight for c in tree.comparisons)
+        rows[prompt] += tree.weight * (len(tree.branches) if by_branch else 1)
+    return [_scaled(tree, pairs[prompt], rows[prompt]) for prompt, tree in zip(prompts, trees, strict=True)]
 
 
-def _scaled(tree: Tree, pairs: dict[bytes, float], rows: dict[bytes, float]) -> Tree:
-    prompt = tree.nodes[0].tokens.tobytes()
-    total = pairs[prompt] or 1.0
-    comparisons = tuple(dataclasses.replace(c, weight=c.weight / total) for c in tree.comparisons)
-    return dataclasses.replace(tree, comparisons=comparisons, weight=tree.weight / (rows[prompt] or 1.0))
+def _scaled(tree: Tree, pairs: float, rows: float) -> Tree:
+    comparisons = tuple(dataclasses.replace(c, weight=c.weight / (pairs or 1.0)) for c in tree.comparisons)
+    return dataclasses.replace(tree, comparisons=comparisons, weight=tree.weight / (rows or 1.0))

@@ -16,9 +16,10 @@ def split_by_prompt(
 ) -> tuple[list[Record], list[Record]]:
     """The records to train on and those held out, each in the order given; a prompt is wholly on one side.
 
-    Rows without a prompt (plain text) share none: each is its own, but for those with the same answers. Prompts are held out in the order of a keyed hash of their content until `share` of the records is
+    Prompts are held out in the order of a keyed hash of their content until `share` of the records is
     reached: neither the order of the rows nor their file matters, and a prompt that is added moves
-    others only at the edge.
+    others only at the edge. Rows without a prompt (plain text) share none; those with the same answers
+    stay together.
 
     Args:
         records: what to split.

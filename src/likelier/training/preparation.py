@@ -14,6 +14,7 @@ from likelier.data.reading import load_records
 from likelier.data.records import Record
 from likelier.data.selection import Need, Ties
 from likelier.data.splitting import hash_records, split_by_prompt
+from likelier.data.tokens import Tokenization
 from likelier.data.trees import Tree
 from likelier.errors import DataError, UsageError
 from likelier.objectives import Objective, check_options, resolve, with_sft
@@ -54,7 +55,8 @@ def load_data(
         records, held_out = split_by_prompt(records, config.eval_share, seed=0)
     train = _trees(config, records, faults, tokenizer, need, ties, notes)
     if config.weigh == "prompts":
-        train = weigh_prompts(train, by_branch=need in ("best", "examples"))
+        num_bos = len(Tokenization.of(tokenizer).bos)
+        train = weigh_prompts(train, by_branch=need in ("best", "examples"), num_bos=num_bos)
     hashes = {"train": hash_records(records)}
     evaluation: list[Tree] = []
     if held_out:
