@@ -159,7 +159,7 @@ def ratio_interval(
         ValueError: as `mean_interval`; denominators that are negative, or all 0.
 
     >>> print(ratio_interval([2.0, 9.0, 4.0], [2.0, 3.0, 5.0]))
-    1.5 [-0.9638, 3.964] (95 %, n = 3)
+    1.5 [-1.55, 4.55] (95 %, n = 3)
     """
     above, below = _checked(numerators), _checked(denominators)
     if above.size != below.size:
