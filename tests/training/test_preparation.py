@@ -55,3 +55,11 @@ def test_rows_that_are_left_out_are_noted_where_others_stay(tokenizer: Any) -> N
     assert [note for note in data.notes if note.startswith("left out")] == [
         "left out as unusable: null 1, chosen equals rejected 1"
     ]
+
+
+def test_rows_that_all_weigh_nothing_are_refused(tokenizer: Any) -> None:
+    """A loss over them would be 0 / 0."""
+    for rows, held_out in ((pairs(3, weight=0.0), None), (pairs(3), pairs(2, seed=1, weight=0.0))):
+        with pytest.raises(DataError, match="every row has `weight` 0"):
+            loaded(rows, tokenizer, held_out)
+    assert len(loaded([*pairs(2, weight=0.0), *pairs(1, seed=1)], tokenizer).train) == 3

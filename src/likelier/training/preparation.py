@@ -145,9 +145,17 @@ def _trees(
     noticed = ", ".join(f"{kind} {count}" for kind, count in encoded.counts.most_common())
     if noticed:
         notes.append(f"noticed: {noticed}")
+    if encoded.trees and not any(map(_weight, encoded.trees)):
+        raise DataError(
+            "every row has `weight` 0, which leaves nothing to take a mean over; drop that column"
+        )
     if not encoded.trees:
         raise _nothing_left([*faults, *encoded.refused], noticed)
     return encoded.trees
+
+
+def _weight(tree: Tree) -> float:
+    return sum(comparison.weight for comparison in tree.comparisons) if tree.comparisons else tree.weight
 
 
 def _nothing_left(faults: Sequence[Fault], noticed: str) -> DataError:
