@@ -36,7 +36,7 @@ def test_log_odds_are_those_of_plain_forwards(
     folder = tmp_path / "judge"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    monkeypatch.setattr(local_judges, "QUESTIONS", 2)
+    monkeypatch.setattr(local_judges, "READ", 2)
     judge = LogOddsJudge(str(folder), precision="float64")
     assert judge._scorer.way == "tree"
     for question, said in zip(QUESTIONS, asked(judge, QUESTIONS), strict=True):

@@ -1,12 +1,13 @@
 """Models loaded here as judges: by what they write, or by the log-odds of their verdict's token.
 
-Both answer in blocks of `QUESTIONS`: what is finished is kept before the next block begins.
+Both answer block by block: what is finished is kept before the next block begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from likelier.data.canonical import digest
@@ -27,7 +28,8 @@ from likelier.scoring.precision import DTYPES, Precision, default_device, defaul
 from likelier.scoring.reference import model_digest
 from likelier.scoring.scorer import Scorer, causal_model
 
-QUESTIONS = 32
+WRITTEN, READ = 32, 8
+"""Questions in a block: writing is faster side by side; what is only read has a flat row of its own anyway."""
 TOO_LONG = "longer than the judge's context"
 
 
@@ -44,7 +46,7 @@ class WritingJudge:
         self, model: Any, *, max_tokens: int, tokenizer: Any = None, precision: Precision | None = None
     ) -> None:
         loaded, precision = _loaded(model, tokenizer, precision)
-        self.name = loaded.name
+        self.name = _name(model, loaded)
         self.max_tokens = max_tokens
         self.identity = f"writes {_content(loaded)} {precision} {max_tokens}"
         self._tokenizer = loaded.tokenizer
@@ -65,7 +67,8 @@ class WritingJudge:
         def answer(block: list[int]) -> list[Said]:
             return self._write([prompts[index] for index in block])
 
-        return _in_blocks([len(ids) for ids in tokens], self.max_tokens, context, answer)
+        lengths = [len(ids) for ids in tokens]
+        return _in_blocks(lengths, answer, size=WRITTEN, room=self.max_tokens, context=context)
 
     def _write(self, prompts: list[Prompt]) -> list[Said]:
         sampler = Sampler(temperature=0.0)
@@ -98,7 +101,7 @@ class LogOddsJudge:
 
     def __init__(self, model: Any, *, tokenizer: Any = None, precision: Precision | None = None) -> None:
         loaded, precision = _loaded(model, tokenizer, precision)
-        self.name = loaded.name
+        self.name = _name(model, loaded)
         self._tokenizer = loaded.tokenizer
         self._tokenization = Tokenization.of(loaded.tokenizer)
         self._verdicts = self._tokenization.continue_texts([" A", " B"])
@@ -122,8 +125,8 @@ class LogOddsJudge:
         def answer(block: list[int]) -> list[Said]:
             return self._score([tokens[index] for index in block])
 
-        longest = max(map(len, self._verdicts))
-        return _in_blocks([len(ids) for ids in tokens], longest, _context(self._scorer.model), answer)
+        room, context = max(map(len, self._verdicts)), _context(self._scorer.model)
+        return _in_blocks([len(ids) for ids in tokens], answer, size=READ, room=room, context=context)
 
     def _trunk(self, question: str) -> list[int]:
         content = _asked(self._tokenizer, question)
@@ -150,6 +153,11 @@ def _loaded(model: Any, tokenizer: Any, precision: Precision | None) -> tuple[Lo
     return load_model(model, tokenizer=tokenizer, dtype=master_dtype(precision), device=device), precision
 
 
+def _name(model: Any, loaded: Loaded) -> str:
+    """As it was given: `smollm2` rather than the file that it stands for."""
+    return str(model) if isinstance(model, str | Path) else loaded.name
+
+
 def _content(loaded: Loaded) -> str:
     """The model by its weights, settings, tokenizer and template: never by its name."""
     causal = causal_model(loaded.model)
@@ -170,7 +178,12 @@ def _context(model: Any) -> int | None:
 
 
 def _in_blocks(
-    lengths: list[int], room: int, context: int | None, answer: Callable[[list[int]], list[Said]]
+    lengths: list[int],
+    answer: Callable[[list[int]], list[Said]],
+    *,
+    size: int,
+    room: int,
+    context: int | None,
 ) -> Generator[Answered, None, None]:
     """Answers to the questions that fit into the context, those of like length together."""
     fit = []
@@ -181,6 +194,6 @@ def _in_blocks(
         else:
             fit.append(index)
     fit.sort(key=lambda index: lengths[index])
-    for start in range(0, len(fit), QUESTIONS):
-        block = fit[start : start + QUESTIONS]
+    for start in range(0, len(fit), size):
+        block = fit[start : start + size]
         yield from zip(block, answer(block), strict=True)
