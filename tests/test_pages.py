@@ -101,6 +101,9 @@ def beside_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_rows(
         tmp_path / "preferences.jsonl", [*rows, rows[0] | {"id": "bad", "rejected": rows[0]["chosen"]}]
     )
+    write_rows(
+        tmp_path / "answers.jsonl", [{"prompt": "Go on:", "completions": ["Yes.", "Yes, I will.", "No."]}]
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -122,8 +125,10 @@ def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.
     codes = []
     for words in [words for words in commands(README) if words[0] == "likelier" and words[1] != "demo"]:
         named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
-        codes.append(main(named if {"--model", "--help", "--config"} & {*named} else [*named, *model]))
-    assert codes == [1, 1, *[0] * 9], capsys.readouterr().err
+        codes.append(
+            main(named if {"--model", "--help", "--config", "--with"} & {*named} else [*named, *model])
+        )
+    assert codes == [0, 1, 1, *[0] * 9], capsys.readouterr().err
     assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
     assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
     for name in ("first", "ipo", "lora", "beta", "chosen"):
