@@ -29,7 +29,12 @@ def test_the_question_holds_what_it_is_about() -> None:
     assert question.endswith("Verdict: A\nVerdict: B\nVerdict: tie")
     assert OURS.fill("2 + 2?", "4", "5", "log-odds").endswith("Verdict: A\nVerdict: B")
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
-    assert blocks(OURS.fill(turns, "4", "5", "text"))["prompt"] == "system: Be kind.\n\nuser: Hi"
+    answer = [{"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]}]
+    assert blocks(OURS.fill(turns, answer, [{"role": "assistant", "content": "5"}], "text")) == {
+        "prompt": "system: Be kind.\n\nuser: Hi",
+        "answer A": '[{"name": "f"}]',
+        "answer B": "5",
+    }
 
 
 @given(st.text(), st.text(), st.text())

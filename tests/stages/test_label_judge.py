@@ -142,7 +142,9 @@ def test_the_unparsable_is_counted_kept_and_not_asked_again(capsys: pytest.Captu
             assert row["completions"][1] == {"text": "a b", "tokens": [5, 1], "finish": "stop"}
         assert len(server.bodies) == 4
         assert labelled.figures["questions"] == {"asked": 0, "answered_before": 4}
-        # It can be given to another labeller as it is.
+        # It can be given to another labeller as it is, but is not replaced while it is read.
+        with pytest.raises(UsageError, match=r"would replace p\.unjudged\.jsonl, which is read"):
+            label("p.unjudged.jsonl", server, out="p.jsonl")
         assert likelier.label("p.unjudged.jsonl", with_="reward", reward="length").pairs == 1
         with pytest.raises(WorkError, match=r"no verdict on any of 1 pairs .*what it said is in q\.unjudged"):
             label(rows[1:], server, out="q.jsonl")

@@ -7,6 +7,7 @@ all places are filled in one pass: a place that stands in an answer is text like
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,7 @@ from typing import Literal
 
 from likelier.config import nearest
 from likelier.data.canonical import digest
-from likelier.data.records import Content
+from likelier.data.records import Content, Message
 from likelier.errors import UsageError
 
 Form = Literal["text", "log-odds"]
@@ -67,9 +68,9 @@ class Rubric:
                 raise UsageError(f"--rubric {path} must have {{{name}}} once, not {found.count(name)} times")
         return cls(text.strip())
 
-    def fill(self, prompt: Content, first: str, second: str, form: Form) -> str:
+    def fill(self, prompt: Content, first: Content, second: Content, form: Form) -> str:
         """The whole question, with `first` shown as answer A and `second` as answer B."""
-        texts = {"prompt": _shown(prompt), "answer_a": first, "answer_b": second}
+        texts = {"prompt": _shown(prompt), "answer_a": _shown(first), "answer_b": _shown(second)}
         code = _code(list(texts.values()))
         names = {"prompt": "prompt", "answer_a": "answer A", "answer_b": "answer B"}
         filled = {
@@ -91,12 +92,24 @@ def parse_verdict(text: str) -> Verdict | None:
 
 
 def _shown(content: Content) -> str:
-    """A prompt as a judge reads it: its text, or its turns, each with its role."""
+    """Text as a judge reads it: turns with their roles, but for one alone of the user or the assistant.
+
+    >>> print(_shown([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]))
+    user: Hi
+    <BLANKLINE>
+    assistant: Hello
+    """
     if isinstance(content, str):
         return content
-    if len(content) == 1 and content[0]["role"] == "user":
-        return str(content[0]["content"])
-    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in content)
+    if len(content) == 1 and content[0]["role"] in ("user", "assistant"):
+        return _said(content[0])
+    return "\n\n".join(f"{turn['role']}: {_said(turn)}" for turn in content)
+
+
+def _said(turn: Message) -> str:
+    """What a turn says, calls of tools included."""
+    calls = turn.get("tool_calls")
+    return str(turn["content"]) if not calls else f"{turn['content']}\n{json.dumps(calls)}".strip()
 
 
 def _code(texts: list[str]) -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from likelier.data.labelled import answer_text, labelled_row
+from likelier.data.labelled import labelled_row
 from likelier.data.output import JsonLines
 from likelier.data.reading import load_records
 from likelier.data.records import Record
@@ -27,11 +27,11 @@ from likelier.engines.protocol import Failure
 from likelier.engines.reply_cache import ReplyCache, reply_key
 from likelier.engines.rubric import Rubric, Verdict
 from likelier.engines.server import Server
-from likelier.errors import DataError, WorkError
+from likelier.errors import DataError, UsageError, WorkError
 from likelier.models.sources import cache_folder
 from likelier.stages.label_config import LabelConfig
 from likelier.stages.label_figures import figures_of, told
-from likelier.stages.label_outcome import Labelled, counted, write_labelled
+from likelier.stages.label_outcome import Labelled, counted, say_faults, write_labelled
 from likelier.stages.label_verdicts import Judged, cases_of, decided, mean_gap, why_not
 
 Say = Callable[[str], None]
@@ -46,7 +46,9 @@ def label_by_judge(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
         WorkError: not one verdict could be had.
     """
     rubric = Rubric.read(config.rubric)
+    _check_places(config)
     records, faults = load_records(samples, skip_bad_rows=True)
+    say_faults(faults, say)
     assert config.pairs in (None, "all", "ring", "adjacent")  # others are refused
     cases, left_out = cases_of(records, config.pairs or "all")
     if not cases:
@@ -86,6 +88,14 @@ def label_by_judge(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
     return labelled
 
 
+def _check_places(config: LabelConfig) -> None:
+    """What was left unjudged may be judged again, but not into the place that would replace it while it is read."""
+    if config.out is not None and unjudged_path(config.out).absolute() == config.samples.absolute():
+        raise UsageError(
+            f"--out {config.out} would replace {config.samples}, which is read; choose another --out"
+        )
+
+
 def unjudged_path(out: Path) -> Path:
     """Where pairs without a label are kept.
 
@@ -96,7 +106,7 @@ def unjudged_path(out: Path) -> Path:
 
 
 def _questions(rubric: Rubric, record: Record, config: LabelConfig) -> tuple[str, str]:
-    first, second = (answer_text(answer) for answer in record.completions)
+    first, second = (answer.content for answer in record.completions)
     return (
         rubric.fill(record.prompt, first, second, config.verdict),
         rubric.fill(record.prompt, second, first, config.verdict),

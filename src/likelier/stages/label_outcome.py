@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,13 @@ def write_labelled(
             labels=labels,
             **more,
         )
+
+
+def say_faults(faults: list[Fault], say: Callable[[str], None]) -> None:
+    """How many rows cannot be used, why, and the first of them."""
+    if faults:
+        kinds = counted(Counter(fault.kind for fault in faults))
+        say(f"{len(faults)} rows cannot be used and are left out ({kinds}); the first: {faults[0]}")
 
 
 def counted(reasons: Mapping[str, int]) -> str:

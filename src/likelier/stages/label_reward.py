@@ -27,7 +27,7 @@ from likelier.engines.noise import uniform
 from likelier.engines.rewards import Reward, resolve_reward
 from likelier.errors import DataError
 from likelier.stages.label_config import LabelConfig
-from likelier.stages.label_outcome import Labelled, counted, write_labelled
+from likelier.stages.label_outcome import Labelled, counted, say_faults, write_labelled
 from likelier.stages.label_pairs import EQUAL, Pair, pairs_by_score, unfit, win_probability
 
 PROMPTS = 64
@@ -45,6 +45,7 @@ def label_by_reward(config: LabelConfig, samples: Any, *, say: Callable[[str], N
     reward = resolve_reward(config.reward)
     # An empty answer cannot be read back as one: its row is counted and listed, not trained on.
     records, faults = load_records(samples, skip_bad_rows=True)
+    say_faults(faults, say)
     blocks = [records[start : start + PROMPTS] for start in range(0, len(records), PROMPTS)]
     scored = [record for block in blocks for record in _scored(block, reward)]
     made = [_labels(config, record, reward) for record in scored]
