@@ -54,6 +54,17 @@ def named(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else f"<{type(value).__name__}>"
 
 
+def reward_name(function: Any) -> str:
+    """A function in memory as a configuration names it; with no way back where it has no name of its own.
+
+    >>> import math
+    >>> reward_name(math.sqrt)
+    'math:sqrt'
+    """
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return f"{getattr(function, '__module__', '')}:{name}"
+
+
 def named_data(data: Any) -> list[str]:
     """Data as a configuration names it: paths and hub names as they are, rows in memory as `<rows>`.
 

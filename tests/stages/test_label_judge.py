@@ -491,3 +491,17 @@ def test_a_model_loaded_here(verdict: str, tiny_llama: Path, capsys: pytest.Capt
     assert cli.main(words.split()) == 0
     assert "is asked 0 questions; 6 of 6 were answered before" in capsys.readouterr().err
     assert Path("p.jsonl").read_bytes() == before
+
+
+def test_a_model_in_memory_judges_as_its_folder_does(tiny_llama: Path) -> None:
+    from likelier.models.loading import load_model
+
+    rows = [sampled(f"p{n}", "say", "a", f"b {n}") for n in range(3)]
+    Path("r.txt").write_text("{prompt}{answer_a}{answer_b}{verdict}")
+    config = {"with_": "judge", "verdict": "log-odds", "rubric": "r.txt", "precision": "float32"}
+    by_name = likelier.label(rows, judge_model=str(tiny_llama), **config)
+    loaded = load_model(tiny_llama)
+    in_memory = likelier.label(rows, judge_model=loaded.model, tokenizer=loaded.tokenizer, **config)
+    # The same content has the same key.
+    assert in_memory.figures["questions"] == {"asked": 0, "answered_before": 6}
+    assert [row["reason"] for row in in_memory.rows] == [row["reason"] for row in by_name.rows]

@@ -302,6 +302,17 @@ def test_functions_of_lists_and_of_one_answer(samples: Path, monkeypatch: pytest
             label(rows[:2], reward=f"users_rewards:{name}")
 
 
+def test_a_function_in_memory(tmp_path: Path) -> None:
+    def vowels(prompt: Any, answer: str) -> int:
+        return sum(letter in "aeiou" for letter in answer)
+
+    rows = [{"prompt": "?", "completions": ["sky", "aeon"]}]
+    labelled = likelier.label(rows, with_="reward", reward=vowels, out=tmp_path / "p.jsonl")
+    assert labelled.rows[0]["chosen"] == "aeon"
+    assert labelled.rows[0]["labeller"].endswith("test_a_function_in_memory.<locals>.vowels")
+    assert "vowels" in json.loads((tmp_path / "p.manifest.json").read_text())["config"]["reward"]
+
+
 def test_json_validity() -> None:
     texts = ['{"a": [1, 2]}', " 3 ", "NaN", "{'a': 1}", '{"a": 1} and more', "[" * 100_000]
     rows = [{"prompt": "?", "completions": texts}]

@@ -114,9 +114,7 @@ def resolve_reward(name: str) -> Reward:
     if kind == "regex" and rest:
         return Reward(name, f"1 where the answer matches {rest}, else 0", _matches(name, rest))
     if colon and kind != "regex" and "/" not in name:
-        function = _imported(name)
-        together = function if _takes_lists(function) else None
-        return Reward(name, f"the function {name}", function, together)
+        return reward_of(name, _imported(name))
     if kind != "regex" and ("/" in name or (name and Path(name).is_dir())):
         classifier = load_classifier(name)
         return Reward(name, classifier.meaning, classifier)
@@ -124,6 +122,15 @@ def resolve_reward(name: str) -> Reward:
         f"unknown reward `{name}`{nearest(name, ['vader', 'length', 'json'])}; "
         "known are vader, length, json, regex:PATTERN, module:function, or the folder or hub name of a classifier"
     )
+
+
+def reward_of(name: str, function: Callable[..., Any]) -> Reward:
+    """A user's function as a reward; one whose first parameter is called `prompts` gets lists.
+
+    >>> reward_of("f", lambda prompts, answers: [len(answer) for answer in answers])(["", ""], ["ab", "c"])
+    [2.0, 1.0]
+    """
+    return Reward(name, f"the function {name}", function, function if _takes_lists(function) else None)
 
 
 def _vader() -> Score:

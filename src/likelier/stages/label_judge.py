@@ -37,7 +37,9 @@ from likelier.stages.label_verdicts import Judged, cases_of, decided, mean_gap, 
 Say = Callable[[str], None]
 
 
-def label_by_judge(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
+def label_by_judge(
+    config: LabelConfig, samples: Any, judge_model: Any, tokenizer: Any, *, say: Say
+) -> Labelled:
     """Has a judge compare the answers of `samples`; writes `config.out`, its manifest, and what was not judged.
 
     Raises:
@@ -54,7 +56,7 @@ def label_by_judge(config: LabelConfig, samples: Any, *, say: Say) -> Labelled:
     if not cases:
         why = counted(left_out) or "no prompt has two answers"
         raise DataError(f"{config.samples}: nothing to compare ({why}): give rows with two answers or more")
-    judge = _judge(config)
+    judge = _judge(config, judge_model, tokenizer)
     try:
         questions = [question for case in cases for question in _questions(rubric, case.record, config)]
         replies, known = _replies(judge, questions, say=say)
@@ -113,10 +115,10 @@ def _questions(rubric: Rubric, record: Record, config: LabelConfig) -> tuple[str
     )
 
 
-def _judge(config: LabelConfig) -> Judge:
-    assert config.judge_model is not None  # validated
+def _judge(config: LabelConfig, model: Any, tokenizer: Any) -> Judge:
     if config.judge == "openai":
-        assert config.base_url is not None  # validated
+        assert config.base_url is not None  # both are validated
+        assert config.judge_model is not None
         server = Server(
             config.base_url,
             config.judge_model,
@@ -130,8 +132,10 @@ def _judge(config: LabelConfig) -> Judge:
     from likelier.engines.local_judges import LogOddsJudge, WritingJudge
 
     if config.verdict == "log-odds":
-        return LogOddsJudge(config.judge_model, precision=config.precision)
-    return WritingJudge(config.judge_model, max_tokens=config.judge_max_tokens, precision=config.precision)
+        return LogOddsJudge(model, tokenizer=tokenizer, precision=config.precision)
+    return WritingJudge(
+        model, max_tokens=config.judge_max_tokens, tokenizer=tokenizer, precision=config.precision
+    )
 
 
 def _replies(judge: Judge, questions: list[str], *, say: Say) -> tuple[list[Said | Failure], int]:

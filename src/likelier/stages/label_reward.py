@@ -24,7 +24,7 @@ from likelier.data.raw_row import ranking_of
 from likelier.data.reading import load_records
 from likelier.data.records import Record
 from likelier.engines.noise import uniform
-from likelier.engines.rewards import Reward, resolve_reward
+from likelier.engines.rewards import Reward, resolve_reward, reward_of
 from likelier.errors import DataError
 from likelier.stages.label_config import LabelConfig
 from likelier.stages.label_outcome import Labelled, counted, say_faults, write_labelled
@@ -34,7 +34,9 @@ PROMPTS = 64
 """Scored in one call, where a function takes lists."""
 
 
-def label_by_reward(config: LabelConfig, samples: Any, *, say: Callable[[str], None]) -> Labelled:
+def label_by_reward(
+    config: LabelConfig, samples: Any, reward_given: str | Callable[..., Any], *, say: Callable[[str], None]
+) -> Labelled:
     """Scores the answers of `samples` and writes `config.out` and its manifest.
 
     Raises:
@@ -42,7 +44,10 @@ def label_by_reward(config: LabelConfig, samples: Any, *, say: Callable[[str], N
         DataError: samples that cannot be read, or of which none is preferred to another.
         WorkError: a reward that fails or is no finite number.
     """
-    reward = resolve_reward(config.reward)
+    if isinstance(reward_given, str):
+        reward = resolve_reward(reward_given)
+    else:
+        reward = reward_of(config.reward, reward_given)
     # An empty answer cannot be read back as one: its row is counted and listed, not trained on.
     records, faults = load_records(samples, skip_bad_rows=True)
     say_faults(faults, say)
