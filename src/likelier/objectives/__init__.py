@@ -15,10 +15,12 @@ from likelier.objectives.lookup import (
 from likelier.objectives.metrics import accuracies, log_ratio, reward_metrics
 from likelier.objectives.objective import Objective, implicit_reward, with_sft
 from likelier.objectives.preferences import bradley_terry, plackett_luce_log_probability
+from likelier.objectives.rewards import REWARD_OBJECTIVES
 from likelier.objectives.table import OBJECTIVES
 
 __all__ = [
     "OBJECTIVES",
+    "REWARD_OBJECTIVES",
     "Objective",
     "UnknownLossError",
     "UnknownOptionError",

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from likelier.data.trees import Node, Tree, tree_of
 from likelier.errors import ModelError
+from likelier.models.reward_model import value_head
 from likelier.models.shrinking import shrunken
 from likelier.scoring.packing import make_pack, subtree
 from likelier.scoring.scorer import Scorer, Way, causal_model
@@ -74,6 +75,8 @@ def _choose(causal: PreTrainedModel) -> Choice:
         return Choice("rows", False, f"no small copy could be made to check it on ({error})")
     expected = _ordinary(small)
     head = _try(lambda: _agrees(_scored(small, "rows", own_head=True), expected))
+    if head is not None and value_head(small) is not None:
+        raise ModelError(f"{type(causal).__name__} is no reward model as likelier reads them: {head}")
     for way in _FAST_WAYS:
 
         def check(way: Way = way) -> None:
@@ -118,13 +121,21 @@ def _trees() -> list[Tree]:
 def _ordinary(model: PreTrainedModel) -> _Numbers:
     """The numbers of `model` as transformers runs it, one branch at a time."""
     logps = []
+    rewards = value_head(model) is not None
+    if rewards:
+        # The one row of a call is not padded, whatever its tokens.
+        model.config.pad_token_id = model.config.get_text_config().pad_token_id = None
     soft_capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
     if soft_capped is not None:
         model.set_attn_implementation("eager")
     for tree in _trees():
         for branch in range(len(tree.branches)):
             row = make_pack([subtree(tree, [branch])])
-            logits = model(input_ids=row.input_ids, use_cache=False).logits[0, row.predictors]
+            logits = model(input_ids=row.input_ids, use_cache=False).logits
+            if rewards:
+                logps.append(logits[0])
+                continue
+            logits = logits[0, row.predictors]
             logps.append(logits.float().log_softmax(-1).gather(1, row.targets[:, None])[:, 0])
     return _with_gradients(model, torch.cat(logps))
 
@@ -132,7 +143,9 @@ def _ordinary(model: PreTrainedModel) -> _Numbers:
 def _scored(model: PreTrainedModel, way: Way, *, own_head: bool) -> _Numbers:
     """The numbers of `model` by a scorer, both trees in one pack."""
     with Scorer(model, dtype=torch.float32, way=way, own_head=own_head) as scorer:
-        numbers = _with_gradients(model, scorer.token_logps(make_pack(_trees())))
+        pack = make_pack(_trees())
+        found = scorer.token_logps(pack) if scorer.value_head is None else scorer.branch_values(pack).float()
+        numbers = _with_gradients(model, found)
         layers = model.config.get_text_config().num_hidden_layers
         if way == "tree" and scorer.attention_calls != layers:
             raise ValueError(f"{scorer.attention_calls} of {layers} layers called it")
@@ -150,7 +163,7 @@ def _agrees(ours: _Numbers, expected: _Numbers) -> None:
     """Raises `ValueError` where the numbers differ by more than rounding."""
     error = _relative(ours.logps, expected.logps)
     if not error < _TOLERANCE:
-        raise ValueError(f"log-probs differ by {error:.1e}")
+        raise ValueError(f"log-probs (or values) differ by {error:.1e}")
     pairs = [(g, e) for g, e in zip(ours.gradients, expected.gradients, strict=True) if e is not None]
     flat = [torch.cat([(torch.zeros_like(e) if g is None else g).flatten() for g, e in pairs])]
     error = _relative(flat[0], torch.cat([e.flatten() for _, e in pairs]))
@@ -168,11 +181,13 @@ def _agrees_on_weights(causal: PreTrainedModel, way: Way, *, own_head: bool) -> 
     found: list[Tensor] = []
     for each, head in (("rows", False), (way, own_head)):
         with Scorer(causal, dtype=dtype, way=each, own_head=head) as scorer:  # type: ignore[arg-type]
-            found.append(scorer.token_logps(pack).double())
+            # Of a reward model the states: its head may still be 0.
+            read = scorer.token_logps if scorer.value_head is None else scorer.end_states
+            found.append(read(pack).double())
     tolerance = _WEIGHTS_TOLERANCE if dtype in (torch.float32, torch.float64) else 0.02
     error = _relative(found[1], found[0])
     if not error < tolerance:
-        raise ValueError(f"on the model's own weights log-probs differ by {error:.1e}")
+        raise ValueError(f"on the model's own weights log-probs (or states) differ by {error:.1e}")
 
 
 def _relative(ours: Tensor, expected: Tensor) -> float:

@@ -53,6 +53,8 @@ class Pack:
     """`[S]` int64: the scored tokens."""
     lengths: tuple[int, ...]
     """Per branch, its number of scored tokens; they sum to `S`."""
+    ends: Tensor
+    """`[B]` int64: the flat index of each branch's last token (its context's, where it is empty); −1 without any."""
 
     @property
     def num_tokens(self) -> int:
@@ -63,7 +65,7 @@ class Pack:
         """The same pack with its tensors on `device`."""
         moved = {
             name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input_ids", "position_ids", "predictors", "targets")
+            for name in ("input_ids", "position_ids", "predictors", "targets", "ends")
         }
         return replace(self, **moved)
 
@@ -80,15 +82,19 @@ def make_pack(trees: Sequence[Tree]) -> Pack:
     ([[7, 8, 1, 2, 3]], [[0, 1, 2, 3, 2]])
     >>> pack.predictors.tolist(), pack.targets.tolist(), pack.lengths
     ([1, 2, 1], [1, 2, 3], (2, 1))
+    >>> pack.ends.tolist()
+    [3, 4]
     """
     spans: list[Span] = []
     predictors: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     lengths: list[int] = []
+    ends: list[int] = []
     for tree in trees:
         own = _spans_of(tree, spans[-1].stop if spans else 0)
         spans += own
         for node in tree.branches:
+            ends.append(_end_of(own[node]))
             where = _predictors_of(tree.nodes[node], own[node])
             predictors.append(where)
             targets.append(tree.nodes[node].tokens[tree.nodes[node].scored])
@@ -103,6 +109,7 @@ def make_pack(trees: Sequence[Tree]) -> Pack:
         torch.from_numpy(np.concatenate(predictors).astype(np.int64)),
         torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         tuple(lengths),
+        torch.tensor(ends, dtype=torch.int64),
     )
 
 
@@ -191,6 +198,12 @@ def _spans_of(tree: Tree, start: int) -> list[Span]:
         spans.append(Span(start, start + len(node.tokens), context, position))
         start += len(node.tokens)
     return spans
+
+
+def _end_of(span: Span) -> int:
+    if span.stop > span.start:
+        return span.stop - 1
+    return span.context[-1][1] - 1 if span.context else -1
 
 
 def _predictors_of(node: Node, span: Span) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""The one thing every stage asks of a model: the log-probabilities of the branches of token trees.
+"""The one thing every stage asks of a model: a number for each branch of token trees. Of a causal model it is the
+branch's log-probability, of a reward model the value at its end.
 
 A `Scorer` holds a model in the form that scores fastest and exactly: `tree` (one flat row, tree attention),
 `mask` (one flat row, the tree as a dense mask) or `rows` (each branch an ordinary row). Which one is decided
@@ -8,7 +9,7 @@ when the model is loaded, by comparing numbers (`equality.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from likelier.data.trees import Tree, tree_of
+from likelier.models.reward_model import value_head
 from likelier.scoring.attention import ATTENTION, TreePlan
 from likelier.scoring.head import LogitShape, TokenLogps
 from likelier.scoring.kernels import Kernels
@@ -31,7 +33,8 @@ class Scorer:
     """Scores token trees with `model`; restores the model on `close()`.
 
     Args:
-        model: a causal language model of transformers, or a PeftModel around one.
+        model: a causal language model of transformers, a sequence classifier of one output over a decoder (a reward
+            model), or a PeftModel around either.
         dtype: of the inputs of matrix products; the parameters' own, or bfloat16 for float32 parameters.
         way: how trees reach the model; `equality.choose_way` finds it.
         own_head: the chunked head, where it equals the model's own logits.
@@ -71,6 +74,8 @@ class Scorer:
             set_attention(self.causal, ATTENTION)
         self.kernels = Kernels(self.causal, dtype=dtype, probe=self._probe)
         self.own_head = own_head and self.kernels.head is not None
+        self.value_head = value_head(self.causal)
+        """The output of a reward model; None for a causal model."""
 
     def __enter__(self) -> Scorer:
         return self
@@ -88,14 +93,17 @@ class Scorer:
 
         math.md, notation: `log π(y_t | x, y_<t)`.
         """
-        if self.way == "rows" or any(not self._packs(tree) for tree in pack.trees):
-            return self._rows(pack)
-        pack = pack.to(self.device)
-        plan = TreePlan(pack.spans)
-        mask = plan.carrier(self.device) if self.way == "tree" else self._dense_mask(pack)
-        logps = self._forward(pack, mask)
-        self.attention_calls = plan.calls
-        return logps
+        return self._through(pack, self._logps)
+
+    def end_states(self, pack: Pack) -> Tensor:
+        """Final hidden states at the branches' last tokens, `[B, D]` float32 or wider, with their gradient.
+
+        Raises:
+            ValueError: a branch without any token, its prompt empty too.
+        """
+        if bool((pack.ends < 0).any()):
+            raise ValueError("a branch without any token has no end")
+        return self._through(pack, self._ends)
 
     def make_packs(self, trees: Sequence[Tree], *, max_tokens: int | None = None) -> list[list[int]]:
         """Indices into `trees`, pack by pack; trees that cannot share a row with others are kept apart."""
@@ -116,15 +124,31 @@ class Scorer:
         """Log-probs of the pack's branches, `[B]` float64: sums over scored tokens, in one fixed order."""
         return sum_branches(self.token_logps(pack), pack.lengths)
 
+    def branch_values(self, pack: Pack) -> Tensor:
+        """Values of the pack's branches, `[B]` float64: the head's output on each branch's last token.
+
+        math.md (3): `r_φ(x, y)`. Of a model with a `value_head` alone.
+        """
+        head = self.value_head
+        assert head is not None
+        # In float64, row by row: a sum never depends on the pack, and the head costs nothing in any precision.
+        products = self.end_states(pack).double() * head.weight[0].double()
+        values = torch.stack([row.sum() for row in products.unbind()])
+        return values if head.bias is None else values + head.bias.double()
+
+    def branches(self, pack: Pack) -> Tensor:
+        """What the model says of each branch, `[B]` float64: its log-prob, or its value where it is a reward model."""
+        return self.branch_logps(pack) if self.value_head is None else self.branch_values(pack)
+
     @torch.no_grad()
     def score(self, trees: Sequence[Tree], *, max_tokens: int | None = None) -> list[list[Tensor]]:
-        """Per tree and branch the log-probs of its scored tokens, on the CPU."""
+        """Per tree and branch the log-probs of its scored tokens (of a reward model, `[1]`: its value), on the CPU."""
         return [logps for _, logps in sorted(self.score_each(trees, max_tokens=max_tokens))]
 
     def score_each(
         self, trees: Sequence[Tree], *, max_tokens: int | None = None
     ) -> Iterator[tuple[int, list[Tensor]]]:
-        """The same pack after pack, as `(index of the tree, its branches' log-probs)`."""
+        """The same pack after pack, as `(index of the tree, its branches' numbers)`."""
         budget = max_tokens or self.max_tokens
         parts = [(i, part) for i, tree in enumerate(trees) for part in split_tree(tree, max_tokens=budget)]
         waiting = Counter(i for i, _ in parts)
@@ -132,7 +156,7 @@ class Scorer:
         for indices in self.make_packs([part for _, part in parts], max_tokens=budget):
             pack = make_pack([parts[i][1] for i in indices])
             with torch.no_grad():
-                branches = list(self.token_logps(pack).cpu().split(list(pack.lengths)))
+                branches = self._split(pack)
             for i in indices:
                 tree = parts[i][0]
                 own = [branches.pop(0) for _ in parts[i][1].branches]
@@ -156,16 +180,42 @@ class Scorer:
 
     def _hidden(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Final hidden states `[T, D]`."""
-        out = decoder(self.causal)(**_arguments(pack, mask))
-        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+        hidden: Tensor = self._run(decoder(self.causal), pack, mask).last_hidden_state[0]
+        return hidden
 
-    def _forward(self, pack: Pack, mask: Tensor | None) -> Tensor:
+    def _run(self, module: nn.Module, pack: Pack, mask: Tensor | None, **more: Any) -> Any:
         if self._rotary_limit is not None:
             forget_longest(self.causal)
+        given = {"attention_mask": mask, "position_ids": pack.position_ids}
+        optional = {name: value for name, value in given.items() if value is not None}
+        return module(input_ids=pack.input_ids, use_cache=False, **optional, **more)
+
+    def _split(self, pack: Pack) -> list[Tensor]:
+        """Branch by branch, what `score` gives."""
+        if self.value_head is None:
+            return list(self.token_logps(pack).cpu().split(list(pack.lengths)))
+        return list(self.branch_values(pack).cpu().split(1))
+
+    def _through(self, pack: Pack, read: Callable[[Pack, Tensor | None], Tensor]) -> Tensor:
+        """What `read` finds in a pack, however trees reach the model."""
+        if self.way == "rows" or any(not self._packs(tree) for tree in pack.trees):
+            return self._rows(pack, read)
+        pack = pack.to(self.device)
+        plan = TreePlan(pack.spans)
+        mask = plan.carrier(self.device) if self.way == "tree" else self._dense_mask(pack)
+        found = read(pack, mask)
+        self.attention_calls = plan.calls
+        return found
+
+    def _logps(self, pack: Pack, mask: Tensor | None) -> Tensor:
         if not self.own_head:
             return self._model_head(pack, mask)
         hidden = self._hidden(pack, mask)
         return self._head(hidden.index_select(0, pack.predictors), pack.targets)
+
+    def _ends(self, pack: Pack, mask: Tensor | None) -> Tensor:
+        ends = self._hidden(pack, mask).index_select(0, pack.ends)
+        return ends.to(torch.promote_types(ends.dtype, torch.float32))
 
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weights = self.kernels.head
@@ -178,13 +228,13 @@ class Scorer:
     def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Through the model's own logits at those positions."""
         index, inverse = torch.unique(pack.predictors, return_inverse=True)
-        out = self.causal(**_arguments(pack, mask), logits_to_keep=index)
+        out = self._run(self.causal, pack, mask, logits_to_keep=index)
         wide = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
         logps = wide.log_softmax(-1).index_select(0, inverse)
         chosen: Tensor = logps.gather(1, pack.targets[:, None])[:, 0]
         return chosen
 
-    def _rows(self, pack: Pack) -> Tensor:
+    def _rows(self, pack: Pack, read: Callable[[Pack, Tensor | None], Tensor]) -> Tensor:
         """Each branch as an ordinary row: exact for every causal model."""
         rows = [
             make_pack([subtree(tree, [branch])]).to(self.device)
@@ -193,7 +243,7 @@ class Scorer:
         ]
         # The flat row of a tree of one branch is that branch's ordinary row. `position_ids` are left out: not
         # every model takes them, and in an ordinary row they say nothing.
-        return torch.cat([self._forward(replace(row, position_ids=None), None) for row in rows])
+        return torch.cat([read(replace(row, position_ids=None), None) for row in rows])
 
     def _dense_mask(self, pack: Pack) -> Tensor:
         """The tree as an additive `[1, 1, T, T]` mask."""
@@ -210,12 +260,6 @@ class Scorer:
         pack = make_pack([tree_of([0, 1], [[2]])]).to(self.device)
         mask = TreePlan(pack.spans).carrier(self.device) if self.way == "tree" else None
         self._hidden(pack if self.way != "rows" else replace(pack, position_ids=None), mask)
-
-
-def _arguments(pack: Pack, mask: Tensor | None) -> dict[str, Any]:
-    given = {"attention_mask": mask, "position_ids": pack.position_ids}
-    optional = {name: value for name, value in given.items() if value is not None}
-    return {"input_ids": pack.input_ids, "use_cache": False, **optional}
 
 
 def sum_branches(logps: Float[Tensor, " tokens"], lengths: Sequence[int]) -> Float[Tensor, " branches"]:

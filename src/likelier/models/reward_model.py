@@ -1,0 +1,160 @@
+"""Reward models: a decoder with one linear output, read at an answer's last token; math.md (3).
+
+In memory and on disk they are the sequence classifiers of transformers. Those read the last token that is not
+padding, so the token that pads must not be one that ends an answer; and their head has no bias (`centring.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PretrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from likelier.errors import ModelError
+from likelier.models.adapters import is_adapted
+from likelier.models.loading import Loaded
+from likelier.models.quiet import quiet_transformers
+
+PAD = "<|pad|>"
+"""The token that is added where a tokenizer has none to pad with."""
+
+
+def value_head(model: Any) -> nn.Linear | None:
+    """The output of a reward model: the linear layer of a classifier of one label over a decoder; else None.
+
+    >>> from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+    >>> sizes = dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    >>> value_head(LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1)))
+    Linear(in_features=16, out_features=1, bias=False)
+    >>> value_head(LlamaForCausalLM(LlamaConfig(**sizes))) is None
+    True
+    """
+    config = getattr(model, "config", None)
+    if not type(model).__name__.endswith("ForSequenceClassification") or config.num_labels != 1:
+        return None
+    if config.is_encoder_decoder or not _reads_forward(config):
+        return None
+    heads = [layer for layer in model.children() if isinstance(layer, nn.Linear) and layer.out_features == 1]
+    return heads[0] if len(heads) == 1 else None
+
+
+def is_reward_config(config: PretrainedConfig) -> bool:
+    """Whether a folder with this configuration holds a reward model of ours, or one like it."""
+    named = config.architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in named) and config.num_labels == 1
+
+
+def as_reward_model(loaded: Loaded) -> Loaded:
+    """The reward model that training starts from: `loaded` itself if it is one, else its decoder with an output of 0.
+
+    At 0 every value is 0, the first loss is log 2 whatever the data, and no random direction has to be unlearned;
+    the head moves with the first update, the decoder with the second. A model in memory is copied, an adapter merged.
+
+    Raises:
+        ModelError: transformers has no sequence classifier for this architecture.
+    """
+    model: Any = loaded.model
+    if loaded.kind == "memory":
+        model = copy.deepcopy(model)
+    if is_adapted(model):
+        model = model.merge_and_unload(safe_merge=True)
+    if value_head(model) is None:
+        model = _with_head(model, loaded.name)
+    tokenizer = _with_padding(model, copy.deepcopy(loaded.tokenizer))
+    return dataclasses.replace(loaded, model=model.eval(), tokenizer=tokenizer)
+
+
+def _with_head(model: Any, name: str) -> Any:
+    """The classifier around `model`'s own decoder; nothing is copied."""
+    config = model.config
+    kind = config.get_text_config().model_type
+    if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        raise ModelError(
+            f"{name} ({kind}) cannot become a reward model: transformers has no sequence classifier for {kind};"
+            f" some that it has: {', '.join(_families())}"
+        )
+    config.num_labels = 1
+    config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
+    config.problem_type = "regression"  # So that pipelines hand the number on as it is.
+    with quiet_transformers(), torch.device("meta"):
+        classifier = AutoModelForSequenceClassification.from_config(copy.deepcopy(config))
+    base, head = model.base_model, value_head(classifier)
+    if head is None or type(base) is not type(classifier.base_model):
+        raise ModelError(
+            f"{name} ({kind}) cannot become a reward model: its sequence classifier is not its decoder with one"
+            f" linear output; some that are: {', '.join(_families())}"
+        )
+    place = next(label for label, child in classifier.named_children() if child is head)
+    weight = next(base.parameters())
+    fresh = nn.Linear(head.in_features, 1, bias=False, device=weight.device, dtype=weight.dtype)
+    nn.init.zeros_(fresh.weight)
+    setattr(classifier, place, fresh)
+    setattr(classifier, classifier.base_model_prefix, base)
+    # One configuration for all of them: attention layers look into that of their decoder.
+    classifier.config = config
+    return classifier
+
+
+def _with_padding(model: Any, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A pad token that ends no answer, known to model and tokenizer; an embedding is added only where there is no room.
+
+    The numbers of all other tokens stay what they were.
+    """
+    tokenizer.pad_token = _pad_token(model, tokenizer)
+    pad = tokenizer.pad_token_id
+    embeddings = model.get_input_embeddings()
+    if pad >= embeddings.weight.shape[0]:
+        with quiet_transformers():
+            embeddings = model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        nn.init.zeros_(embeddings.weight.data[pad:])
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.pad_token_id = pad
+    if isinstance(embeddings, nn.Embedding) and embeddings.padding_idx is not None:
+        embeddings.padding_idx = pad  # As when it is loaded again: the end of turn learns.
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _pad_token(model: Any, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokenizer's own, or another that is there to pad, or a new one, which is added."""
+    ends = {tokenizer.eos_token, *_end_tokens(model, tokenizer)}
+    template = str(tokenizer.chat_template or "")
+    named = sorted(token for token in tokenizer.get_vocab() if token.strip("<|>[] ").lower() in _PAD_NAMES)
+    for token in (tokenizer.pad_token, *named):
+        if token is not None and token not in ends and token not in template:
+            return str(token)
+    tokenizer.add_special_tokens({"pad_token": PAD})
+    return PAD
+
+
+_PAD_NAMES = ("pad", "finetune_right_pad_id", "padding")
+
+
+def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """What the model's configuration says ends a text."""
+    found = model.config.get_text_config().eos_token_id
+    for token in found if isinstance(found, list) else [found]:
+        if token is not None and token < len(tokenizer):
+            yield str(tokenizer.convert_ids_to_tokens(token))
+
+
+def _reads_forward(config: PretrainedConfig) -> bool:
+    kind = config.model_type
+    both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not both_ways
+
+
+def _families() -> list[str]:
+    """The best known of those that can."""
+    return ["gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "phi3", "qwen2", "qwen3"]
