@@ -49,6 +49,11 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.label_config:LabelConfig",
         "likelier.stages.label:main",
     ),
+    "reward": Stage(
+        "train a reward model on preferences",
+        "likelier.training.config:RewardConfig",
+        "likelier.stages.reward:main",
+    ),
     "dpo": Stage(
         "train a model on preferences",
         "likelier.training.config:DpoConfig",

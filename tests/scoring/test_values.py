@@ -6,8 +6,9 @@ import torch
 
 from likelier.data.trees import tree_of
 from likelier.errors import ModelError
+from likelier.models.heads import value_head
 from likelier.models.loading import Loaded
-from likelier.models.reward_model import as_reward_model, value_head
+from likelier.models.reward_model import as_reward_model
 from likelier.scoring.equality import choose_way
 from likelier.scoring.packing import make_pack
 from likelier.scoring.scorer import Scorer

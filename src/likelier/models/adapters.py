@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from likelier.errors import ModelError
+from likelier.models.heads import value_head
 from likelier.models.quiet import quiet_transformers
 
 
@@ -34,7 +35,8 @@ def add_lora(
         model: the frozen base, changed in place by peft.
         rank: r, the inner width of A and B.
         alpha: α; twice the rank unless given.
-        targets: names of layers (`"q_proj"` …); None takes every linear layer but the output head.
+        targets: names of layers (`"q_proj"` …); None takes every linear layer but the output head. The head of a
+            reward model trains whole.
         seed: of A; the same seed gives the same bits. Dropout is 0.
 
     Raises:
@@ -44,22 +46,28 @@ def add_lora(
 
     if is_adapted(model):
         raise ModelError("the model has an adapter already; leave out --lora-rank to train that one further")
+    head = value_head(model)
     settings = LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=0.0,
         target_modules=list(targets) if targets is not None else "all-linear",
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type=TaskType.CAUSAL_LM,
+        exclude_modules=[name for name, module in model.named_modules() if module is head],
+        # peft's own class for classifiers would train a copy of the head beside it.
+        task_type=TaskType.CAUSAL_LM if head is None else None,
     )
     try:
         with quiet_transformers(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            return get_peft_model(model, settings)
+            adapted = get_peft_model(model, settings)
     except ValueError as error:
         raise ModelError(
             f"LoRA cannot be added ({_first_line(error)}); layers here: {_layer_names(model)}"
         ) from error
+    if head is not None:
+        head.requires_grad_(True)
+    return adapted
 
 
 def _first_line(error: Exception) -> str:

@@ -17,6 +17,8 @@ def model_card(
     settings: Mapping[str, object],
     results: Sequence[Mapping[str, object]] = (),
     adapter: bool = False,
+    task: str = "text-generation",
+    notes: Sequence[str] = (),
 ) -> str:
     """The text of a model's README.md, with the front matter that the hub reads.
 
@@ -27,6 +29,8 @@ def model_card(
         settings: the resolved configuration.
         results: rows of one table; their keys are its columns, a missing cell stands empty.
         adapter: True when the folder holds an adapter alone.
+        task: as the hub names it.
+        notes: paragraphs that follow the first.
 
     >>> card = model_card("base", method="DPO", data={"a.jsonl": "ff"}, settings={"beta": 0.1})
     >>> print(card.split("---")[1])
@@ -42,19 +46,20 @@ def model_card(
     parts = [
         f"# {Path(base).stem if _is_path(base) else base}, after {method}",
         f"Trained from `{base}` with {method}, by likelier.",
+        *notes,
         "## Results\n\n" + (_table(results) if results else "Nothing was measured."),
         "## Data\n\n" + _table([{"file": name, "content hash": digest} for name, digest in data.items()]),
         "## Settings\n\n```yaml\n"
         + _yaml({name: _simple(value) for name, value in settings.items()})
         + "```",
     ]
-    return f"---\n{_front_matter(base, method, adapter)}---\n\n" + "\n\n".join(parts) + "\n"
+    return f"---\n{_front_matter(base, method, adapter, task)}---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front_matter(base: str, method: str, adapter: bool) -> str:
+def _front_matter(base: str, method: str, adapter: bool, task: str) -> str:
     matter: dict[str, object] = {
         "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text-generation",
+        "pipeline_tag": task,
         "tags": ["likelier", method.lower()],
     }
     # The hub refuses a base that is no name of its own.

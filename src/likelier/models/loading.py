@@ -15,7 +15,14 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -24,6 +31,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from likelier.errors import ModelError
 from likelier.models import gguf
+from likelier.models.heads import is_reward_config, value_head
 from likelier.models.quiet import quiet_transformers
 from likelier.models.sources import Kind, Source, find_source, read_json
 
@@ -52,6 +60,7 @@ class _Wishes:
     revision: str | None
     trust_remote_code: bool
     quantize: Quantization | None
+    rewards: bool
 
 
 def load_tokenizer(
@@ -75,6 +84,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     quantize: Quantization | None = None,
+    rewards: bool = False,
 ) -> Loaded:
     """Load a causal language model, ready to score and to train.
 
@@ -86,18 +96,20 @@ def load_model(
         revision: of a hub name.
         trust_remote_code: run the model's own Python files.
         quantize: `"4bit"` through bitsandbytes, for the frozen weights under LoRA.
+        rewards: take a reward model too: a sequence classifier of one label over a decoder.
 
     Raises:
         ModelError: what is wrong with the name, the files or the architecture, and what to do.
     """
     if isinstance(name, nn.Module):
-        return _in_memory(name, tokenizer, torch.device(device))
+        return _in_memory(name, tokenizer, torch.device(device), rewards=rewards)
     wishes = _Wishes(
         dtype=dtype,
         device=torch.device(device),
         revision=revision,
         trust_remote_code=trust_remote_code,
         quantize=quantize,
+        rewards=rewards,
     )
     if quantize is not None:
         _check_quantization()
@@ -108,7 +120,9 @@ def load_model(
     return Loaded(model.eval(), tokenizer, source.name, source.kind)
 
 
-def _in_memory(model: Any, tokenizer: PreTrainedTokenizerBase | None, device: torch.device) -> Loaded:
+def _in_memory(
+    model: Any, tokenizer: PreTrainedTokenizerBase | None, device: torch.device, *, rewards: bool
+) -> Loaded:
     if tokenizer is None:
         raise ModelError("a model in memory needs its tokenizer: pass `tokenizer=` beside it")
     if not isinstance(getattr(model, "config", None), PretrainedConfig):
@@ -116,7 +130,8 @@ def _in_memory(model: Any, tokenizer: PreTrainedTokenizerBase | None, device: to
             f"a {type(model).__name__} is no transformers model or PeftModel: it has no configuration"
         )
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    _check_causal(inner.config, "the model in memory", trust_remote_code=True)
+    if not rewards or value_head(inner) is None:
+        _check_causal(inner.config, "the model in memory", trust_remote_code=True)
     name = getattr(inner.config, "_name_or_path", "") or type(inner).__name__
     quantized = getattr(inner, "is_quantized", False)
     return Loaded((model if quantized else model.to(device)).eval(), tokenizer, name, "memory")
@@ -140,8 +155,12 @@ def _from_folder(folder: Path, name: str, wishes: _Wishes) -> PreTrainedModel:
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(folder, **options)
-            _check_causal(config, name, trust_remote_code=wishes.trust_remote_code)
-            model, report = AutoModelForCausalLM.from_pretrained(
+            family: Any = AutoModelForCausalLM
+            if wishes.rewards and is_reward_config(config):
+                family = AutoModelForSequenceClassification
+            else:
+                _check_causal(config, name, trust_remote_code=wishes.trust_remote_code)
+            model, report = family.from_pretrained(
                 folder,
                 config=config,
                 dtype=wishes.dtype,

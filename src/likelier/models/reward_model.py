@@ -13,46 +13,30 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PretrainedConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-)
+from transformers import AutoModelForSequenceClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from likelier.errors import ModelError
 from likelier.models.adapters import is_adapted
-from likelier.models.loading import Loaded
+from likelier.models.heads import value_head
+from likelier.models.loading import Loaded, load_model
 from likelier.models.quiet import quiet_transformers
 
 PAD = "<|pad|>"
 """The token that is added where a tokenizer has none to pad with."""
 
 
-def value_head(model: Any) -> nn.Linear | None:
-    """The output of a reward model: the linear layer of a classifier of one label over a decoder; else None.
+def load_reward_model(name: Any, **how: Any) -> Loaded:
+    """The reward model that training starts from or that scores: one as it is, or one made from a causal model.
 
-    >>> from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
-    >>> sizes = dict(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-    >>> value_head(LlamaForSequenceClassification(LlamaConfig(**sizes, num_labels=1)))
-    Linear(in_features=16, out_features=1, bias=False)
-    >>> value_head(LlamaForCausalLM(LlamaConfig(**sizes))) is None
-    True
+    Args:
+        name, how: as for `loading.load_model`.
+
+    Raises:
+        ModelError: what is wrong with the model, and what to do.
     """
-    config = getattr(model, "config", None)
-    if not type(model).__name__.endswith("ForSequenceClassification") or config.num_labels != 1:
-        return None
-    if config.is_encoder_decoder or not _reads_forward(config):
-        return None
-    heads = [layer for layer in model.children() if isinstance(layer, nn.Linear) and layer.out_features == 1]
-    return heads[0] if len(heads) == 1 else None
-
-
-def is_reward_config(config: PretrainedConfig) -> bool:
-    """Whether a folder with this configuration holds a reward model of ours, or one like it."""
-    named = config.architectures or []
-    return any(name.endswith("ForSequenceClassification") for name in named) and config.num_labels == 1
+    return as_reward_model(load_model(name, rewards=True, **how))
 
 
 def as_reward_model(loaded: Loaded) -> Loaded:
@@ -147,12 +131,6 @@ def _end_tokens(model: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]
     for token in found if isinstance(found, list) else [found]:
         if token is not None and token < len(tokenizer):
             yield str(tokenizer.convert_ids_to_tokens(token))
-
-
-def _reads_forward(config: PretrainedConfig) -> bool:
-    kind = config.model_type
-    both_ways = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not both_ways
 
 
 def _families() -> list[str]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from likelier.data.trees import Node, Tree, tree_of
 from likelier.errors import ModelError
-from likelier.models.reward_model import value_head
+from likelier.models.heads import value_head
 from likelier.models.shrinking import shrunken
 from likelier.scoring.packing import make_pack, subtree
 from likelier.scoring.scorer import Scorer, Way, causal_model

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from likelier.data.trees import Tree, tree_of
-from likelier.models.reward_model import value_head
+from likelier.models.heads import value_head
 from likelier.scoring.attention import ATTENTION, TreePlan
 from likelier.scoring.head import LogitShape, TokenLogps
 from likelier.scoring.kernels import Kernels

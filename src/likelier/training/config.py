@@ -191,12 +191,44 @@ class SftConfig(SamplingConfig, TrainingConfig):
     )
 
 
+class RewardConfig(TrainingConfig):
+    """The settings of `likelier reward`."""
+
+    full_rate: ClassVar[float] = 2e-5
+    lora_rate: ClassVar[float] = 2e-4
+
+    model: str = Field(
+        "smollm2",
+        description="what to start from: a causal model or a reward model, as folder, hub name or .gguf; or smollm2",
+    )
+    learning_rate: PositiveFloat | None = Field(None, description="2e-5; with LoRA 2e-4")
+    ties: Literal["drop", "half"] = Field(
+        "drop", description="leave ties out, or take them both ways at half weight"
+    )
+    loss: Literal["bradley_terry", "plackett_luce"] = Field(
+        "bradley_terry", description="over pairs, or one term for each ranking"
+    )
+    label_smoothing: float | None = Field(None, description="bradley_terry: share of flipped labels")
+    centre: bool = Field(True, description="shift the rewards so that their mean over the data is 0")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """What a reward model has no choice in."""
+        if self.merge:
+            raise ValueError("--merge: a reward model is always saved merged, head and all; leave it out")
+        if self.quantize is not None:
+            raise ValueError(
+                "--quantize is not there for reward models, which are saved merged; leave it out"
+            )
+        return self
+
+
 UPDATE_FREE = frozenset(
     {
         "out", "resume", "overwrite", "dry_run", "json_", "max_tokens", "gradient_checkpointing", "eval_every",
         "eval_data", "checkpoint_every", "keep_checkpoints", "keep_best", "patience", "sample_prompts",
         "sample_every", "track", "merge", "trust_remote_code", "skip_bad_rows", "preset", "max_steps",
-        "data", "model", "reference", "revision",
+        "data", "model", "reference", "revision", "centre",
     }
 )  # fmt: skip
 """Settings that a resumed run may change: none of them enters an update. Data, model and reference are held to

@@ -23,7 +23,7 @@ def evaluate(
     Args:
         reference: as in `step_gradient`.
     """
-    policy = torch.cat(branch_logps(scorer, trees))
+    policy = torch.cat(branch_numbers(scorer, trees))
     known = None if reference is None else torch.cat(list(reference))
     result = StepResult()
     total = part_loss(policy, known, trees, loss, result)
@@ -36,8 +36,8 @@ def evaluate(
 
 
 @torch.no_grad()
-def branch_logps(scorer: Scorer, trees: Sequence[Tree]) -> list[Tensor]:
-    """Per tree its branches' log-probs, `[branches]` float64, on the CPU: the same bits whatever the packs."""
+def branch_numbers(scorer: Scorer, trees: Sequence[Tree]) -> list[Tensor]:
+    """Per tree what `Scorer.branches` gives, `[branches]` float64, on the CPU: the same bits whatever the packs."""
     sums: dict[int, Tensor] = {}
     for indices in scorer.make_packs(trees):
         part = [trees[i] for i in indices]
@@ -48,7 +48,7 @@ def branch_logps(scorer: Scorer, trees: Sequence[Tree]) -> list[Tensor]:
             continue
         pack = make_pack(part)
         counts = [len(tree.branches) for tree in part]
-        sums |= dict(zip(indices, scorer.branch_logps(pack).cpu().split(counts), strict=True))
+        sums |= dict(zip(indices, scorer.branches(pack).cpu().split(counts), strict=True))
     return [sums[i] for i in range(len(trees))]
 
 

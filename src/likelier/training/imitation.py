@@ -16,7 +16,7 @@ from likelier.objectives import OBJECTIVES
 from likelier.scoring.packing import split_tree
 from likelier.scoring.scorer import Scorer
 from likelier.stats import Estimate, ratio_interval
-from likelier.training.evaluation import branch_logps
+from likelier.training.evaluation import branch_numbers
 from likelier.training.method import Method, Metrics, as_loaded
 from likelier.training.step import Loss, step_gradient
 
@@ -71,7 +71,7 @@ def gradient(scorer: Scorer, trees: Sequence[Tree]) -> TokenLoss:
 def evaluate(scorer: Scorer, trees: Sequence[Tree]) -> Metrics:
     """Loss and perplexity per token over all tokens of `trees`, as `eval/…`, their intervals clustered by prompt."""
     lengths = _lengths(trees)
-    logps = torch.cat(branch_logps(scorer, trees)).tolist()
+    logps = torch.cat(branch_numbers(scorer, trees)).tolist()
     weights = [tree.weight for tree in trees for _ in tree.branches]
     found = ratio_interval(
         [-weight * logp for weight, logp in zip(weights, logps, strict=True)],

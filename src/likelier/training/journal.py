@@ -21,13 +21,20 @@ class Journal:
         folder: None keeps everything in memory.
         say: where sentences for the user go.
         clip: the norm that gradients are clipped at.
+        likelihoods: whether a reward that falls means an answer that grows less likely.
     """
 
     def __init__(
-        self, run: Run, folder: RunFolder | None, *, say: Callable[[str], None], clip: float
+        self,
+        run: Run,
+        folder: RunFolder | None,
+        *,
+        say: Callable[[str], None],
+        clip: float,
+        likelihoods: bool = True,
     ) -> None:
         self.run, self.folder, self.say = run, folder, say
-        self._signs = Signs(clip=clip)
+        self._signs = Signs(clip=clip, likelihoods=likelihoods)
         self._tracker: Tracker | None = None
 
     def record(self, line: dict[str, Any]) -> None:
@@ -45,6 +52,11 @@ class Journal:
         self.run.samples.append(dict(line))
         if self.folder is not None:
             self.folder.log(line, file="samples.jsonl")
+
+    def note(self, text: str) -> None:
+        """A result in words: said now, and kept."""
+        self.say(text)
+        self.run.notes.append(text)
 
     def warn(self, text: str) -> None:
         """A warning: said now, and kept."""

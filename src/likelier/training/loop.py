@@ -84,7 +84,9 @@ class Training:
             unit=method.unit,
             found=method.report,
         )
-        self.journal = Journal(self.result, folder, say=say, clip=config.clip)
+        self.journal = Journal(
+            self.result, folder, say=say, clip=config.clip, likelihoods=method.likelihoods
+        )
 
     def run(self) -> Run:
         """Step after step until the plan is done, or somebody asks to stop."""
@@ -290,6 +292,9 @@ class Training:
             self.journal.say(
                 f"the model is that of step {self.position.best_step}, the best by {config.keep_best}"
             )
+        touches = self.method.finish(self.policy, self.plan.trees)
+        for touch in touches:
+            self.journal.note(touch)
         run = self.finished(reason)
         if folder is None:
             return run
@@ -298,6 +303,7 @@ class Training:
             policy=self.policy,
             data=self.data,
             method=self.method,
+            notes=[self.method.usage, *touches] if self.method.usage else touches,
             reference=self.reference_digest,
             steps=self.position.step,
         )

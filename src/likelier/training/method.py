@@ -10,7 +10,7 @@ from torch import Tensor
 
 from likelier.data.selection import Need, Ties
 from likelier.data.trees import Tree
-from likelier.models.loading import Loaded
+from likelier.models.loading import Loaded, load_model
 from likelier.scoring.scorer import Scorer
 from likelier.training.policy import Policy
 
@@ -37,6 +37,11 @@ def nothing_to_say(figures: Any, policy: Policy) -> str | None:
 
 def no_costs(trees: Sequence[Tree], max_tokens: int) -> Sequence[str]:
     """Nothing takes longer than one would think."""
+    return ()
+
+
+def nothing_to_do(policy: Policy, trees: Sequence[Tree]) -> Sequence[str]:
+    """The model is done."""
     return ()
 
 
@@ -72,7 +77,19 @@ class Method:
     """Another model to be held to than the policy before its first update."""
     look: Callable[[Any, Policy], str | None] = nothing_to_say
     """At the figures of the first step, before its update: may raise, or say something."""
+    load: Callable[..., Loaded] = load_model
+    """Reads the model to start from, and that of a finished run."""
     prepare: Callable[[Loaded], Loaded] = as_loaded
     """The model to train, from the model as loaded."""
     costs: Callable[[Sequence[Tree], int], Sequence[str]] = no_costs
     """From the trees and the tokens per forward: what takes longer than one might think, said before step 0."""
+    finish: Callable[[Policy, Sequence[Tree]], Sequence[str]] = nothing_to_do
+    """With the trained model and the trees it was trained on: the last touch to its weights, in words."""
+    merges: bool = False
+    """Whether an adapter is always saved merged."""
+    likelihoods: bool = True
+    """Whether a reward that falls means an answer that grows less likely."""
+    task: str = "text-generation"
+    """The saved model's, as the hub names it."""
+    usage: str = ""
+    """On the card: how the saved model is used."""

@@ -47,22 +47,26 @@ def write_result(
     policy: Policy,
     data: Data,
     method: Method,
+    notes: Sequence[str] = (),
     reference: bytes,
     steps: int,
 ) -> None:
     """The model, then the manifest, which says that all is there; `reference` is its digest.
 
+    Args:
+        notes: paragraphs of the stage's own for the card.
+
     Raises:
         WorkError: the disk is full, or the folder cannot be written; it says where the run's work is kept.
     """
-    text = card(run, settings, policy=policy, data=data, method=method)
+    text = card(run, settings, policy=policy, data=data, method=method, notes=notes)
 
     def save(place: Path) -> None:
         with policy.scorer.plain() as model:
             save_model(
                 *(model, policy.tokenizer, place),
                 card=text,
-                merge=settings["merge"],
+                merge=settings["merge"] or method.merges,
                 silenced=policy.silenced,
             )
 
@@ -92,15 +96,25 @@ def _kept(checkpoints: Path, save: Callable[[Path], None], steps: int) -> str:
     return f"the trained model is in {place / 'model'} instead"
 
 
-def card(run: Run, settings: Mapping[str, Any], *, policy: Policy, data: Data, method: Method) -> str:
-    """The model card: data by hash, settings, and what was measured first and last."""
+def card(
+    run: Run,
+    settings: Mapping[str, Any],
+    *,
+    policy: Policy,
+    data: Data,
+    method: Method,
+    notes: Sequence[str],
+) -> str:
+    """The model card: data by hash, settings, what was measured first and last, and the stage's own paragraphs."""
     return model_card(
         policy.name,
         method=method.name,
         data=data.hashes,
         settings=settings,
         results=_results(run.metrics, method.shown),
-        adapter=is_adapted(policy.model) and not settings["merge"],
+        adapter=is_adapted(policy.model) and not (settings["merge"] or method.merges),
+        task=method.task,
+        notes=notes,
     )
 
 

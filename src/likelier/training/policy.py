@@ -73,11 +73,13 @@ def load_policy(
     tokenizer: Any,
     *,
     say: Callable[[str], None],
+    load: Callable[..., Loaded] = load_model,
     prepare: Callable[[Loaded], Loaded] = lambda loaded: loaded,
 ) -> Policy:
     """Load the model, add an adapter where asked, decide how trees reach it.
 
     Args:
+        load: reads the model.
         prepare: the model to train, from the model as loaded.
 
     Raises:
@@ -87,7 +89,7 @@ def load_policy(
     if config.lora_rank is not None:
         say(_lora_rate(config))
     precision = _precision(config)
-    loaded = load_model(
+    loaded = load(
         model,
         tokenizer=tokenizer,
         dtype=master_dtype(precision),

@@ -14,7 +14,7 @@ from likelier.training.policy import Policy
 from likelier.training.preparation import need_of
 from likelier.training.step import Loss, StepResult, step_gradient
 
-_SHOWN = (
+SHOWN = (
     "loss",
     "rewards/accuracies",
     "rewards/accuracies/low",
@@ -46,7 +46,7 @@ def preferences(config: DpoConfig, loss: Loss, *, reference: Any = None) -> Meth
         ties=config.ties,
         gradient=lambda scorer, trees, known: step_gradient(scorer, trees, known, loss),
         evaluate=lambda scorer, trees, known: evaluate(scorer, trees, known, loss),
-        shown=_SHOWN,
+        shown=SHOWN,
         report=report,
         held_to=(config.reference or "the policy before its first update")
         if loss.objective.needs_reference
@@ -58,13 +58,18 @@ def preferences(config: DpoConfig, loss: Loss, *, reference: Any = None) -> Meth
 
 
 def report(result: Mapping[str, Any]) -> list[str]:
-    """The held-out accuracy, after and before."""
+    """The held-out accuracy of the implicit reward, after and before."""
+    return held_out_accuracy(result, "the implicit reward")
+
+
+def held_out_accuracy(result: Mapping[str, Any], of: str) -> list[str]:
+    """The same of any reward."""
     if "eval/rewards/accuracies" not in result:
         return []
     before = result.get("eval/before") or {}
     first = f" (before: {_accuracy(before)})" if "eval/rewards/accuracies" in before else ""
     after = f"{_accuracy(result)}{first}, {result['eval/pairs']} pairs"
-    return [f"held-out accuracy of the implicit reward {after}"]
+    return [f"held-out accuracy of {of} {after}"]
 
 
 def _accuracy(line: Mapping[str, Any]) -> str:

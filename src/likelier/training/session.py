@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from likelier.manifest import as_json
-from likelier.models.loading import load_model
 from likelier.scoring.limits import require_context
 from likelier.training.config import SamplingConfig, TrainingConfig
 from likelier.training.folder import RunFolder
@@ -65,7 +64,9 @@ def train(
                 say(f"{config.out} is finished; nothing is left to do")
                 return _finished(config, method, folder)
         stack.enter_context(deterministic())
-        policy = load_policy(config, inputs.model, inputs.tokenizer, say=say, prepare=method.prepare)
+        policy = load_policy(
+            config, inputs.model, inputs.tokenizer, say=say, load=method.load, prepare=method.prepare
+        )
         stack.callback(policy.give_back)
         require_room(prompts, policy)
         config = with_rate(config, policy, say=say)
@@ -107,7 +108,7 @@ def command(config: TrainingConfig, method: Method) -> int:
 
 def _finished(config: TrainingConfig, method: Method, folder: RunFolder) -> Run:
     """A run that was done before, as it lies in its folder."""
-    done = load_model(folder.path / "model", trust_remote_code=config.trust_remote_code)
+    done = method.load(folder.path / "model", trust_remote_code=config.trust_remote_code)
     return Run(
         *(done.model, done.tokenizer, folder.lines(), folder.lines("samples.jsonl")),
         folder=folder.path,

@@ -37,6 +37,7 @@ class Signs:
 
     Args:
         clip: the gradient norm that updates are clipped at; 0 is no clipping.
+        likelihoods: whether rewards are of log-probs, so that one that falls means an answer that grows less likely.
 
     A resumed run hands the lines before its checkpoint through `look` and drops the answers.
 
@@ -46,8 +47,9 @@ class Signs:
     'the policy has not moved in 10 steps'
     """
 
-    def __init__(self, *, clip: float = 0.0) -> None:
+    def __init__(self, *, clip: float = 0.0, likelihoods: bool = True) -> None:
         self.clip = clip
+        self._rules = [rule for rule in _RULES if likelihoods or rule is not _displacement]
         self._curves = Curves()
         self._said: dict[str, int] = {}
 
@@ -55,7 +57,7 @@ class Signs:
         """New warnings, given a line of a step, an evaluation (`eval/…`) or samples (`samples/…`)."""
         self._curves.add(metrics)
         new = []
-        for rule in _RULES:
+        for rule in self._rules:
             sign = rule(self._curves, self.clip)
             if sign is not None and sign.level > self._said.get(sign.kind, 0):
                 self._said[sign.kind] = sign.level

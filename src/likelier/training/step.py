@@ -132,7 +132,7 @@ def step_gradient(
     result = StepResult()
     for indices in scorer.make_packs(trees):
         part = [trees[i] for i in indices]
-        policy = scorer.branch_logps(make_pack(part))
+        policy = scorer.branches(make_pack(part))
         known = None if reference is None else torch.cat([reference[i] for i in indices]).to(policy.device)
         value = part_loss(policy, known, part, loss, result) / denominator
         require_finite(value, "loss", part)
@@ -201,7 +201,7 @@ def _two_pass(
             slope_of.append(slopes[offset : offset + len(part.branches)])
             offset += len(part.branches)
     for indices in scorer.make_packs(parts):
-        logps = scorer.branch_logps(make_pack([parts[i] for i in indices]))
+        logps = scorer.branches(make_pack([parts[i] for i in indices]))
         (logps * torch.cat([slope_of[i] for i in indices])).sum().backward()
     return result
 
