@@ -138,7 +138,7 @@ def _said(found: Centring) -> str:
 
 
 def end_states(scorer: Scorer, trees: Sequence[Tree], *, most: int) -> Tensor:
-    """Final hidden states at the ends of the answers of `trees`, `[answers, D]`; of trees evenly spread, from `most` on."""
+    """Final hidden states at the answers' ends, `[answers, D]`; past `most` answers, of some trees, evenly spread."""
     answers = sum(len(tree.branches) for tree in trees)
     step = max(1, -(-answers // most))
     parts = [part for tree in trees[::step] for part in split_tree(tree, max_tokens=scorer.max_tokens)]
