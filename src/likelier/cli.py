@@ -59,6 +59,11 @@ STAGES: dict[str, Stage] = {
         "likelier.training.config:DpoConfig",
         "likelier.stages.dpo:main",
     ),
+    "evaluate": Stage(
+        "how well rewards predict preferences, with intervals",
+        "likelier.stages.evaluate_config:EvaluateConfig",
+        "likelier.stages.evaluate:main",
+    ),
     "demo": Stage(
         "a real model changed by preferences, and by how much, on one page",
         "likelier.stages.demo:DemoConfig",

@@ -150,7 +150,7 @@ def test_a_long_pass_says_how_far_it_is(
 
 
 def test_a_pass_that_fails_gives_the_model_back_too(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from likelier.stages import score
+    from likelier.scoring import whole
 
     model = model_of(tokenizer, "gpt2", attn_pdrop=0.5)
     before = {name: module.forward.__func__ for name, module in model.named_modules()}
@@ -158,7 +158,7 @@ def test_a_pass_that_fails_gives_the_model_back_too(tokenizer: Any, monkeypatch:
     def broken(*_: Any, **__: Any) -> None:
         raise KeyError("mine")
 
-    monkeypatch.setattr(score, "reference_logps", broken)
+    monkeypatch.setattr(whole, "reference_logps", broken)
     with pytest.raises(KeyError, match="mine"):
         likelier.score(model, pairs(1), tokenizer=tokenizer, precision="float64")
     assert {name: module.forward.__func__ for name, module in model.named_modules()} == before

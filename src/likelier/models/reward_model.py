@@ -22,13 +22,16 @@ from likelier.models.adapters import is_adapted
 from likelier.models.heads import value_head
 from likelier.models.loading import Loaded, load_model
 from likelier.models.quiet import quiet_transformers
+from likelier.models.sources import find_source, read_json
 
+READ_AT = "reward_read_at"
+"""In the configuration of a reward model made here: other people's may be read elsewhere (at a last line break)."""
 PAD = "<|pad|>"
 """The token that is added where a tokenizer has none to pad with."""
 
 
-def load_reward_model(name: Any, **how: Any) -> Loaded:
-    """The reward model that training starts from or that scores: one as it is, or one made from a causal model.
+def load_start(name: Any, **how: Any) -> Loaded:
+    """The reward model that training starts from: one as it is, or one made from a causal model.
 
     Args:
         name, how: as for `loading.load_model`.
@@ -37,6 +40,34 @@ def load_reward_model(name: Any, **how: Any) -> Loaded:
         ModelError: what is wrong with the model, and what to do.
     """
     return as_reward_model(load_model(name, rewards=True, **how))
+
+
+def load_reward_model(name: Any, **how: Any) -> Loaded:
+    """A reward model that was trained, to score with.
+
+    Args:
+        name, how: as for `loading.load_model`.
+
+    Raises:
+        ModelError: it is none.
+    """
+    loaded = load_model(name, rewards=True, **how)
+    if value_head(inner_model(loaded.model)) is None:
+        raise ModelError(
+            f"{loaded.name} is a model of text, no reward model: `likelier reward --model {loaded.name}` makes one,"
+            " and its model/ folder is what scores"
+        )
+    return loaded
+
+
+def made_here(name: str) -> bool:
+    """Whether a folder or hub name holds a reward model of likelier's, which reads an answer at its end of turn.
+
+    Raises:
+        ModelError: nothing is there.
+    """
+    path = find_source(name).path / "config.json"
+    return path.is_file() and read_json(path).get(READ_AT) == "end of turn"
 
 
 def as_reward_model(loaded: Loaded) -> Loaded:
@@ -55,8 +86,15 @@ def as_reward_model(loaded: Loaded) -> Loaded:
         model = model.merge_and_unload(safe_merge=True)
     if value_head(model) is None:
         model = _with_head(model, loaded.name)
+    setattr(model.config, READ_AT, "end of turn")
     tokenizer = _with_padding(model, copy.deepcopy(loaded.tokenizer))
     return dataclasses.replace(loaded, model=model.eval(), tokenizer=tokenizer)
+
+
+def inner_model(model: Any) -> Any:
+    """The transformers model inside a PeftModel, or the model itself."""
+    get_base = getattr(model, "get_base_model", None)
+    return model if get_base is None else get_base()
 
 
 def _with_head(model: Any, name: str) -> Any:

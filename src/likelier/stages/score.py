@@ -1,58 +1,55 @@
-"""Score completions: log-probs, and against a reference the implicit rewards.
+"""Score completions: log-probs, against a reference the implicit rewards, or the rewards of a reward model.
 
     likelier score --model runs/first/model --data preferences.jsonl --reference smollm2 --out scores.jsonl
+    likelier score --reward runs/reward/model --data preferences.jsonl --out rewards.jsonl
 
-One line per input row, in order. Rewards are math.md (8): `β (log π_θ(y|x) − log π_ref(y|x))`.
+One line per input row, in order. Implicit rewards are math.md (8): `β (log π_θ(y|x) − log π_ref(y|x))`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from likelier.config import named, named_data
-from likelier.data.columns import parse_columns
-from likelier.data.encoding import encode
-from likelier.data.faults import Fault
+from likelier.data.labelled import answer_text
 from likelier.data.output import JsonLines, check_out
-from likelier.data.reading import load_records
 from likelier.data.records import Record
 from likelier.data.trees import Tree
-from likelier.errors import DataError, UsageError
+from likelier.data.usable import usable_records, usable_trees
+from likelier.engines.rewards import resolve_reward
+from likelier.errors import UsageError
 from likelier.manifest import write_manifest
 from likelier.models.folders import work_error
 from likelier.models.loading import Loaded, load_model
-from likelier.models.noise import silence_noise
-from likelier.scoring.cache import LogpCache, cache_folder
-from likelier.scoring.equality import choose_way
-from likelier.scoring.limits import require_context, require_masters
-from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
-from likelier.scoring.reference import branch_sums, in_tenths, model_digest, reference_logps
-from likelier.scoring.scorer import Scorer
+from likelier.models.reward_model import load_reward_model, made_here
+from likelier.scoring.precision import default_device, master_dtype
+from likelier.scoring.whole import chosen_precision, score_trees
 from likelier.stages.score_config import ScoreConfig
+
+Line = dict[str, Any]
 
 
 def score(
-    model: Any,
-    data: Any,
+    model: Any = None,
+    data: Any = None,
     *,
     reference: Any = None,
+    reward: Any = None,
     out: str | Path | None = None,
     tokenizer: Any = None,
     **config: Any,
-) -> list[dict[str, Any]]:
-    """Log-probs of every completion in `data` under `model`; one dictionary per row.
+) -> list[Line]:
+    """Log-probs of every completion in `data` under `model`, or its rewards; one dictionary per row.
 
     Args:
         model: a name, a folder, or a module with its `tokenizer`.
         data: a path or hub name, rows, or a `datasets.Dataset`.
         reference: another model; adds `reference_logps` and `rewards`, math.md (8).
+        reward: in place of a model: a reward model in any form of `model`, or the name of another reward.
         out: a JSON Lines file to write as well.
         config: every other setting of `likelier score`, by name.
 
@@ -62,61 +59,162 @@ def score(
     >>> score("smollm2", [{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])[0]["lengths"]  # doctest: +SKIP
     [3, 3]
     """
-    values = {"model": named(model), "reference": named(reference), "data": named_data(data)}
-    settings = ScoreConfig.build(values | {"out": None if out is None else Path(out)} | config)
-    return _score(settings, model, data, reference, tokenizer, say=lambda text: None)
+    values = {"model": named(model), "reference": named(reference), "reward": named(reward)}
+    given = {name: value for name, value in values.items() if value is not None}
+    settings = ScoreConfig.build(
+        given | {"data": named_data(data), "out": None if out is None else Path(out)} | config
+    )
+    return _score(settings, model, data, reference, reward, tokenizer, say=lambda text: None)
 
 
 def main(config: ScoreConfig) -> int:
     """The command."""
     lines = _score(
-        config, config.model, config.data, config.reference, None, say=lambda t: print(t, file=sys.stderr)
+        *(config, config.model, config.data, config.reference, config.reward, None),
+        say=lambda text: print(text, file=sys.stderr),
     )
     if config.json_:
-        tokens = sum(sum(line["lengths"]) for line in lines)
-        nll = -sum(sum(line["logps"]) for line in lines) / max(1, tokens)
-        print(json.dumps({"rows": len(lines), "scored_tokens": tokens, "nll_per_token": nll}))
+        print(json.dumps(_summary(lines)))
     elif config.out is None:
         for line in lines:
             print(json.dumps(line))
     return 0
 
 
+def _summary(lines: Sequence[Line]) -> dict[str, float]:
+    if lines and "logps" not in lines[0]:
+        rewards = [reward for line in lines for reward in line["rewards"]]
+        return {"rows": len(lines), "answers": len(rewards), "mean_reward": sum(rewards) / len(rewards)}
+    tokens = sum(sum(line["lengths"]) for line in lines)
+    nll = -sum(sum(line["logps"]) for line in lines) / max(1, tokens)
+    return {"rows": len(lines), "scored_tokens": tokens, "nll_per_token": nll}
+
+
 def _score(
-    config: ScoreConfig, model: Any, data: Any, reference: Any, tokenizer: Any, *, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
+    config: ScoreConfig,
+    model: Any,
+    data: Any,
+    reference: Any,
+    reward: Any,
+    tokenizer: Any,
+    *,
+    say: Callable[[str], None],
+) -> list[Line]:
     check_out(config.out, config.data)
-    precision = _precision(config)
-    loaded = load_model(
-        model,
-        tokenizer=tokenizer,
-        dtype=master_dtype(precision),
-        device=default_device(),
-        trust_remote_code=config.trust_remote_code,
-    )
-    records, trees = _read(config, data, loaded.tokenizer, say)
-    logps = _sums(loaded, trees, config, precision, say)
-    referenced = None
-    if reference is not None:
-        other = load_model(
-            reference,
-            tokenizer=loaded.tokenizer,
-            dtype=master_dtype(precision),
-            device=default_device(),
-            trust_remote_code=config.trust_remote_code,
-        )
-        referenced = _sums(other, trees, config, precision, say)
-    lines = list(_lines(records, trees, logps, referenced, config.beta))
+    records = usable_records(config, data, say)
+    if reward is None:
+        lines = _logps(config, model, reference, tokenizer, records, say)
+    elif isinstance(reward, str) and not _is_reward_model(reward):
+        lines = _by_text(reward, records)
+    else:
+        lines = _rewards(config, reward, tokenizer, records, say)
     if config.out is not None:
         _write(config.out, lines, config)
         say(f"{len(lines)} rows scored into {config.out}")
     return lines
 
 
-def _precision(config: ScoreConfig) -> Precision:
-    if config.precision == "float64" and default_device().type == "cuda":
-        raise UsageError("--precision float64 is for the CPU; take float32 or bfloat16 on CUDA")
-    return config.precision or default_precision(default_device())
+def _logps(
+    config: ScoreConfig,
+    model: Any,
+    reference: Any,
+    tokenizer: Any,
+    records: Sequence[Record],
+    say: Callable[[str], None],
+) -> list[Line]:
+    """Under a model, and under the reference that it is compared with."""
+    loaded = _load(load_model, config.model if model is None else model, tokenizer, config)
+    trees = _trees(config, records, loaded.tokenizer, say)
+    logps = _scored(loaded, trees, config, say)
+    referenced = None
+    if reference is not None:
+        referenced = _scored(_load(load_model, reference, loaded.tokenizer, config), trees, config, say)
+    lines = []
+    for index, (record, tree) in enumerate(_in_order(records, trees)):
+        order = _branches(record, tree)
+        line = _line(record, tree, logps=[logps[index][b] for b in order])
+        if referenced is not None:
+            line["reference_logps"] = [referenced[index][b] for b in order]
+            line["rewards"] = [
+                config.beta * (ours - theirs)
+                for ours, theirs in zip(line["logps"], line["reference_logps"], strict=True)
+            ]
+        lines.append(line)
+    return lines
+
+
+def _rewards(
+    config: ScoreConfig,
+    reward: Any,
+    tokenizer: Any,
+    records: Sequence[Record],
+    say: Callable[[str], None],
+) -> list[Line]:
+    """By a reward model: each prompt is read once for all its answers."""
+    loaded = _load(load_reward_model, reward, tokenizer, config)
+    trees = _trees(config, records, loaded.tokenizer, say)
+    values = _scored(loaded, trees, config, say)
+    return [
+        _line(record, tree, rewards=[own[b] for b in _branches(record, tree)])
+        for own, (record, tree) in zip(values, _in_order(records, trees), strict=True)
+    ]
+
+
+def _by_text(name: str, records: Sequence[Record]) -> list[Line]:
+    """By a rule, a function, or a classifier that other people made: they read text."""
+    reward = resolve_reward(name)
+    lines: list[Line] = []
+    for record in records:
+        texts = [answer_text(answer) for answer in record.completions]
+        places = [f"{record.where}, answer {number}" for number in range(1, len(texts) + 1)]
+        rewards = reward([record.prompt] * len(texts), texts, places=places)
+        lines.append({"id": record.id, "row": record.row, "rewards": rewards})
+    return lines
+
+
+def _is_reward_model(name: str) -> bool:
+    """Whether a name, which may be a rule's, is that of a reward model made here, or of a model that is none."""
+    return ("/" in name or Path(name).is_dir()) and ":" not in name and made_here(name)
+
+
+def _load(loader: Callable[..., Loaded], model: Any, tokenizer: Any, config: ScoreConfig) -> Loaded:
+    return loader(
+        model,
+        tokenizer=tokenizer,
+        dtype=master_dtype(chosen_precision(config.precision)),
+        device=default_device(),
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def _trees(
+    config: ScoreConfig, records: Sequence[Record], tokenizer: Any, say: Callable[[str], None]
+) -> list[Tree]:
+    """One tree of each row with every completion as a branch."""
+    return usable_trees(config, records, tokenizer, need="completions", group_prompts=False, say=say)
+
+
+def _scored(
+    loaded: Loaded, trees: Sequence[Tree], config: ScoreConfig, say: Callable[[str], None]
+) -> list[list[float]]:
+    precision = chosen_precision(config.precision)
+    return score_trees(loaded, trees, precision=precision, max_tokens=config.max_tokens, say=say)
+
+
+def _in_order(records: Sequence[Record], trees: Sequence[Tree]) -> Iterator[tuple[Record, Tree]]:
+    for tree in trees:
+        yield records[tree.sources[0][0][0]], tree
+
+
+def _branches(record: Record, tree: Tree) -> list[int]:
+    """The branch of each completion, in the order of the row."""
+    branch = {c: b for b, sources in enumerate(tree.sources) for _, c in sources}
+    return [branch[c] for c in range(len(record.completions))]
+
+
+def _line(record: Record, tree: Tree, **numbers: list[float]) -> Line:
+    lengths = [tree.branch_length(b) for b in _branches(record, tree)]
+    return {"id": record.id, "row": record.row, **numbers, "lengths": lengths}
 
 
 def _write(out: Path, lines: Sequence[dict[str, Any]], config: ScoreConfig) -> None:
@@ -131,93 +229,3 @@ def _write(out: Path, lines: Sequence[dict[str, Any]], config: ScoreConfig) -> N
     if out.is_file():
         inputs = {name: Path(name) for name in config.data if Path(name).is_file()}
         write_manifest(out, stage="score", config=config.model_dump(mode="json"), inputs=inputs)
-
-
-def _read(
-    config: ScoreConfig, data: Any, tokenizer: Any, say: Callable[[str], None]
-) -> tuple[list[Record], list[Tree]]:
-    """The rows that can be scored, and one tree of each with every completion as a branch."""
-    records, faults = load_records(
-        data,
-        format=config.format,
-        columns=parse_columns(config.columns),
-        as_messages=config.as_ == "messages",
-        skip_bad_rows=config.skip_bad_rows,
-    )
-    encoded = encode(
-        records,
-        tokenizer,
-        need="completions",
-        max_length=config.max_length,
-        allow_template_edits=config.allow_template_edits,
-        cut_answers=config.cut_answers,
-        group_prompts=False,
-    )
-    refused = [*faults, *encoded.refused]
-    if encoded.refused and not config.skip_bad_rows:
-        raise DataError(
-            f"{len(encoded.refused)} rows cannot be scored; the first: {encoded.refused[0]}"
-            " (--skip-bad-rows leaves such rows out)"
-        )
-    if refused:
-        say(f"left out as unusable: {_by_kind(refused)}")
-    return records, encoded.trees
-
-
-@torch.no_grad()
-def _sums(
-    loaded: Loaded,
-    trees: Sequence[Tree],
-    config: ScoreConfig,
-    precision: Precision,
-    say: Callable[[str], None],
-) -> list[list[float]]:
-    """Per tree and branch the log-prob, through the cache that training shares."""
-    model = loaded.model
-    require_masters(model, precision)
-    require_context(model, trees, name=loaded.name)
-    with ExitStack() as stack:
-        stack.callback(silence_noise(model).undo)
-        choice = choose_way(model)
-        scorer = Scorer(
-            model,
-            dtype=DTYPES[precision],
-            way=choice.way,
-            own_head=choice.own_head,
-            max_tokens=config.max_tokens,
-        )
-        stack.callback(scorer.close)
-        cache = stack.enter_context(LogpCache(cache_folder()))
-        logps = reference_logps(
-            scorer, trees, cache=cache, digest=model_digest(scorer), on_progress=in_tenths(say, loaded.name)
-        )
-    return [branch_sums(own).tolist() for own in logps]
-
-
-def _lines(
-    records: Sequence[Record],
-    trees: Sequence[Tree],
-    logps: Sequence[Sequence[float]],
-    referenced: Sequence[Sequence[float]] | None,
-    beta: float,
-) -> Any:
-    """One line per row, completions in the order of the row."""
-    for index, tree in enumerate(trees):
-        record = records[tree.sources[0][0][0]]
-        branch = {c: b for b, sources in enumerate(tree.sources) for _, c in sources}
-        order = [branch[c] for c in range(len(record.completions))]
-        line: dict[str, Any] = {"id": record.id, "row": record.row}
-        line["logps"] = [logps[index][b] for b in order]
-        line["lengths"] = [tree.branch_length(b) for b in order]
-        if referenced is not None:
-            line["reference_logps"] = [referenced[index][b] for b in order]
-            line["rewards"] = [
-                beta * (ours - theirs)
-                for ours, theirs in zip(line["logps"], line["reference_logps"], strict=True)
-            ]
-        yield line
-
-
-def _by_kind(faults: Sequence[Fault]) -> str:
-    kinds = [fault.kind for fault in faults]
-    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from likelier.config import StageConfig
 
@@ -15,6 +15,11 @@ class ScoreConfig(StageConfig):
 
     model: str = Field(
         "smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)"
+    )
+    reward: str | None = Field(
+        None,
+        description="in place of --model: rewards by a reward model or classifier (folder or hub name), vader,"
+        " length, json, regex:PATTERN or module:function",
     )
     data: list[str] = Field(description="rows with completions: a file, a datasets folder or a hub name")
     reference: str | None = Field(
@@ -39,3 +44,11 @@ class ScoreConfig(StageConfig):
     )
     trust_remote_code: bool = Field(False, description="run Python files that come with the model")
     json_: bool = Field(False, description="print a summary as one JSON object on stdout")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        """Log-probs of a model, or rewards."""
+        for name in ("model", "reference", "beta") if self.reward is not None else ():
+            if name in self.model_fields_set:
+                raise ValueError(f"--reward gives rewards by itself, without --{name}; leave one of them out")
+        return self

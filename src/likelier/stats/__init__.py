@@ -8,5 +8,15 @@ from likelier.stats.intervals import (
     ratio_interval,
     wilson,
 )
+from likelier.stats.preferences import PreferenceEvaluation, evaluate_preferences
 
-__all__ = ["Estimate", "accuracy_interval", "mean_interval", "paired_interval", "ratio_interval", "wilson"]
+__all__ = [
+    "Estimate",
+    "PreferenceEvaluation",
+    "accuracy_interval",
+    "evaluate_preferences",
+    "mean_interval",
+    "paired_interval",
+    "ratio_interval",
+    "wilson",
+]

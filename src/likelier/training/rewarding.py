@@ -12,7 +12,7 @@ from torch import Tensor
 from likelier.data.trees import Tree
 from likelier.errors import UsageError
 from likelier.models.centring import MOST_SPREAD, Centring, centring
-from likelier.models.reward_model import load_reward_model
+from likelier.models.reward_model import load_start
 from likelier.objectives import REWARD_OBJECTIVES, check_options
 from likelier.scoring.packing import make_pack, split_tree
 from likelier.scoring.scorer import Scorer
@@ -24,7 +24,7 @@ from likelier.training.preferences import SHOWN, held_out_accuracy, second_forwa
 from likelier.training.preparation import need_of
 from likelier.training.step import Loss, StepResult, step_gradient
 
-CENTRED_ON = 2048
+CENTRED_ON = 1024
 """Answers whose mean reward is set to 0, at most: their states cost a forward each."""
 USAGE = """## Use
 
@@ -64,7 +64,7 @@ def rewarding(config: RewardConfig) -> Method:
         evaluate=lambda scorer, trees, _: without_logps(evaluate(scorer, trees, None, loss)),
         shown=SHOWN,
         report=lambda result: held_out_accuracy(result, "the reward model"),
-        load=load_reward_model,
+        load=load_start,
         costs=lambda trees, max_tokens: second_forwards(trees, loss, max_tokens),
         finish=finish,
         merges=True,

@@ -1,0 +1,93 @@
+"""From a stage's `--data` to records and trees: unusable rows are refused, or left out and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from likelier.data.columns import parse_columns
+from likelier.data.encoding import encode
+from likelier.data.faults import Fault
+from likelier.data.reading import load_records
+from likelier.data.records import Record
+from likelier.data.selection import Need, Ties
+from likelier.data.trees import Tree
+from likelier.errors import DataError
+
+
+class Rows(Protocol):
+    """The settings of a stage that say how its rows are read."""
+
+    @property
+    def format(self) -> str | None: ...
+    @property
+    def columns(self) -> str | None: ...
+    @property
+    def as_(self) -> str: ...
+    @property
+    def max_length(self) -> int | None: ...
+    @property
+    def cut_answers(self) -> bool: ...
+    @property
+    def allow_template_edits(self) -> bool: ...
+    @property
+    def skip_bad_rows(self) -> bool: ...
+
+
+def usable_records(config: Rows, data: Any, say: Callable[[str], None]) -> list[Record]:
+    """The rows of `data` that can be read.
+
+    Raises:
+        DataError: one that cannot, without --skip-bad-rows.
+    """
+    records, faults = load_records(
+        data,
+        format=config.format,
+        columns=parse_columns(config.columns),
+        as_messages=config.as_ == "messages",
+        skip_bad_rows=config.skip_bad_rows,
+    )
+    if faults:
+        say(f"left out as unusable: {by_kind(faults)}")
+    return records
+
+
+def usable_trees(
+    config: Rows,
+    records: Sequence[Record],
+    tokenizer: Any,
+    *,
+    need: Need,
+    ties: Ties = "drop",
+    group_prompts: bool,
+    say: Callable[[str], None],
+) -> list[Tree]:
+    """The trees of `records`.
+
+    Raises:
+        DataError: one that cannot be used, without --skip-bad-rows.
+    """
+    encoded = encode(
+        records,
+        tokenizer,
+        need=need,
+        max_length=config.max_length,
+        allow_template_edits=config.allow_template_edits,
+        cut_answers=config.cut_answers,
+        group_prompts=group_prompts,
+        ties=ties,
+    )
+    if encoded.refused and not config.skip_bad_rows:
+        raise DataError(
+            f"{len(encoded.refused)} rows cannot be scored; the first: {encoded.refused[0]}"
+            " (--skip-bad-rows leaves such rows out)"
+        )
+    if encoded.refused:
+        say(f"left out as unusable: {by_kind(encoded.refused)}")
+    return encoded.trees
+
+
+def by_kind(faults: Sequence[Fault]) -> str:
+    """How many of each kind, in the order met."""
+    kinds = [fault.kind for fault in faults]
+    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
