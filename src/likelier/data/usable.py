@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
@@ -18,20 +18,13 @@ from likelier.errors import DataError
 class Rows(Protocol):
     """The settings of a stage that say how its rows are read."""
 
-    @property
-    def format(self) -> str | None: ...
-    @property
-    def columns(self) -> str | None: ...
-    @property
-    def as_(self) -> str: ...
-    @property
-    def max_length(self) -> int | None: ...
-    @property
-    def cut_answers(self) -> bool: ...
-    @property
-    def allow_template_edits(self) -> bool: ...
-    @property
-    def skip_bad_rows(self) -> bool: ...
+    format: str | None
+    columns: str | None
+    as_: Literal["text", "messages"]
+    max_length: int | None
+    cut_answers: bool
+    allow_template_edits: bool
+    skip_bad_rows: bool
 
 
 def usable_records(config: Rows, data: Any, say: Callable[[str], None]) -> list[Record]:

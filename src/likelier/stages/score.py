@@ -21,7 +21,6 @@ from likelier.data.records import Record
 from likelier.data.trees import Tree
 from likelier.data.usable import usable_records, usable_trees
 from likelier.engines.rewards import resolve_reward
-from likelier.errors import UsageError
 from likelier.manifest import write_manifest
 from likelier.models.folders import work_error
 from likelier.models.loading import Loaded, load_model
