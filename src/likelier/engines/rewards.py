@@ -16,7 +16,9 @@ from typing import Any
 from likelier.config import nearest
 from likelier.data.records import Content
 from likelier.engines.classifiers import load_classifier
+from likelier.engines.reward_models import MEANING, RewardModel
 from likelier.errors import LikelierError, UsageError, WorkError
+from likelier.models.reward_model import made_here
 
 Score = Callable[[Content, str], float]
 """What a user's `module:function` is: `function(prompt, completion) -> float`, or a `ScoreAll`."""
@@ -116,6 +118,9 @@ def resolve_reward(name: str) -> Reward:
     if colon and kind != "regex" and "/" not in name:
         return reward_of(name, _imported(name))
     if kind != "regex" and ("/" in name or (name and Path(name).is_dir())):
+        if made_here(name):
+            model = RewardModel(name)
+            return Reward(name, MEANING, model, model.all)
         classifier = load_classifier(name)
         return Reward(name, classifier.meaning, classifier)
     raise UsageError(
