@@ -198,7 +198,7 @@ def test_a_runs_own_config_starts_it_anew(tmp_path: Path, tiny_llama: Path, caps
         ("label a.jsonl --with rewards", "--with: input should be 'reward', 'judge' or 'human'"),
         ("label a.jsonl --with judge --reward length", "--reward is for --with reward, not --with judge"),
         ("label none.jsonl --with reward", "none.jsonl"),
-        ("score --data none.jsonl --model .", "the folder . has no config.json"),
+        ("score --data none.jsonl --model .", "none.jsonl"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(

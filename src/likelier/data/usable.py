@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from likelier.data.columns import parse_columns
 from likelier.data.encoding import encode
 from likelier.data.faults import Fault
 from likelier.data.reading import load_records
 from likelier.data.records import Record
+from likelier.data.rows_config import RowsConfig
 from likelier.data.selection import Need, Ties
 from likelier.data.trees import Tree
 from likelier.errors import DataError
 
 
-class Rows(Protocol):
-    """The settings of a stage that say how its rows are read."""
-
-    format: str | None
-    columns: str | None
-    as_: Literal["text", "messages"]
-    max_length: int | None
-    cut_answers: bool
-    allow_template_edits: bool
-    skip_bad_rows: bool
-
-
-def usable_records(config: Rows, data: Any, say: Callable[[str], None]) -> list[Record]:
+def usable_records(config: RowsConfig, data: Any, say: Callable[[str], None]) -> list[Record]:
     """The rows of `data` that can be read.
 
     Raises:
@@ -46,7 +35,7 @@ def usable_records(config: Rows, data: Any, say: Callable[[str], None]) -> list[
 
 
 def usable_trees(
-    config: Rows,
+    config: RowsConfig,
     records: Sequence[Record],
     tokenizer: Any,
     *,

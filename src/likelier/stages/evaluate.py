@@ -58,12 +58,12 @@ def evaluate(
     settings = EvaluateConfig.build(
         {"what": what, "runs": names, "data": named_data(data), "out": Path(out), **config}
     )
-    return _preferences(settings, data, say=lambda text: None)
+    return _KINDS[settings.what](settings, data, lambda text: None)
 
 
 def main(config: EvaluateConfig) -> int:
     """The command."""
-    found = _preferences(config, config.data, say=lambda text: print(text, file=sys.stderr))
+    found = _KINDS[config.what](config, config.data, lambda text: print(text, file=sys.stderr))
     if config.json_:
         print(as_json({name: one.as_dict() for name, one in found.items()}))
         return 0
@@ -85,7 +85,7 @@ class _Judge:
     """Hash of the rows it was trained on, where a run says so."""
 
 
-def _preferences(config: EvaluateConfig, data: Any, *, say: Say) -> dict[str, PreferenceEvaluation]:
+def _preferences(config: EvaluateConfig, data: Any, say: Say) -> dict[str, PreferenceEvaluation]:
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(f"--out {config.out} is a file; choose a folder")
     judges = [_judge(config, name) for name in config.runs]
@@ -225,3 +225,6 @@ def _place(group: Group) -> list[float]:
 
 def _cells(one: Estimate | None) -> list[Any]:
     return ["", "", "", 0, 0] if one is None else [one.value, one.low, one.high, one.n, one.clusters]
+
+
+_KINDS = {"preferences": _preferences}

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from likelier.config import StageConfig
+from likelier.data.rows_config import RowsConfig
 
 
-class EvaluateConfig(StageConfig):
+class EvaluateConfig(RowsConfig):
     """The settings of `likelier evaluate`."""
 
     positional: ClassVar[tuple[str, ...]] = ("what", "runs")
@@ -26,17 +26,6 @@ class EvaluateConfig(StageConfig):
     out: Path = Field(description="folder for preferences.csv, .json, .svg and .png")
     reference: str | None = Field(None, description="what policies are compared with; a run knows its own")
     beta: PositiveFloat | None = Field(None, description="of implicit rewards; a run knows its own, else 0.1")
-    format: str | None = Field(None, description="format of the rows, where their columns do not tell")
-    columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
-    as_: Literal["text", "messages"] = Field(
-        "text", description="read plain strings as raw text or as chat messages"
-    )
-    max_length: PositiveInt | None = Field(None, description="tokens of an answer with its prompt, at most")
-    cut_answers: bool = Field(
-        False, description="cut answers that are too long, rather than refuse their rows"
-    )
-    allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
-    skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
     max_tokens: PositiveInt = Field(2048, description="tokens per forward")
     precision: Literal["bfloat16", "float32", "float64"] | None = Field(
         None, description="bfloat16 where the processor has it, else float32"

@@ -7,10 +7,10 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from likelier.config import StageConfig
+from likelier.data.rows_config import RowsConfig
 
 
-class ScoreConfig(StageConfig):
+class ScoreConfig(RowsConfig):
     """The settings of `likelier score`."""
 
     model: str = Field(
@@ -27,17 +27,6 @@ class ScoreConfig(StageConfig):
     )
     beta: PositiveFloat = Field(0.1, description="of the rewards")
     out: Path | None = Field(None, description="where the lines go; stdout unless given")
-    format: str | None = Field(None, description="format of the rows, where their columns do not tell")
-    columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
-    as_: Literal["text", "messages"] = Field(
-        "text", description="read plain strings as raw text or as chat messages"
-    )
-    max_length: PositiveInt | None = Field(None, description="tokens of an answer with its prompt, at most")
-    cut_answers: bool = Field(
-        False, description="cut answers that are too long, rather than refuse their rows"
-    )
-    allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
-    skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
     max_tokens: PositiveInt = Field(2048, description="tokens per forward")
     precision: Literal["bfloat16", "float32", "float64"] | None = Field(
         None, description="bfloat16 where the processor has it, else float32"

@@ -84,9 +84,7 @@ class Training:
             unit=method.unit,
             found=method.report,
         )
-        self.journal = Journal(
-            self.result, folder, say=say, clip=config.clip, likelihoods=method.likelihoods
-        )
+        self.journal = Journal(self.result, folder, say=say, clip=config.clip, likelihoods=method.likelihoods)
 
     def run(self) -> Run:
         """Step after step until the plan is done, or somebody asks to stop."""
