@@ -105,6 +105,7 @@ _NAMES = {"tree": "tree attention", "mask": "a dense mask"}
 class _Numbers:
     logps: Tensor
     gradients: list[Tensor | None]
+    of: str = "log-probs"
 
 
 def _trees() -> list[Tree]:
@@ -156,14 +157,15 @@ def _with_gradients(model: nn.Module, logps: Tensor) -> _Numbers:
     weights = torch.linspace(-1, 1, len(logps))
     parameters = list(model.parameters())
     gradients = torch.autograd.grad((logps * weights).sum(), parameters, allow_unused=True)
-    return _Numbers(logps.detach(), [None if g is None else g.detach() for g in gradients])
+    detached = [None if g is None else g.detach() for g in gradients]
+    return _Numbers(logps.detach(), detached, "log-probs" if value_head(model) is None else "values")
 
 
 def _agrees(ours: _Numbers, expected: _Numbers) -> None:
     """Raises `ValueError` where the numbers differ by more than rounding."""
     error = _relative(ours.logps, expected.logps)
     if not error < _TOLERANCE:
-        raise ValueError(f"log-probs (or values) differ by {error:.1e}")
+        raise ValueError(f"{ours.of} differ by {error:.1e}")
     pairs = [(g, e) for g, e in zip(ours.gradients, expected.gradients, strict=True) if e is not None]
     flat = [torch.cat([(torch.zeros_like(e) if g is None else g).flatten() for g, e in pairs])]
     error = _relative(flat[0], torch.cat([e.flatten() for _, e in pairs]))
@@ -184,10 +186,11 @@ def _agrees_on_weights(causal: PreTrainedModel, way: Way, *, own_head: bool) -> 
             # Of a reward model the states: its head may still be 0.
             read = scorer.token_logps if scorer.value_head is None else scorer.end_states
             found.append(read(pack).double())
+    of = "log-probs" if value_head(causal) is None else "states"
     tolerance = _WEIGHTS_TOLERANCE if dtype in (torch.float32, torch.float64) else 0.02
     error = _relative(found[1], found[0])
     if not error < tolerance:
-        raise ValueError(f"on the model's own weights log-probs (or states) differ by {error:.1e}")
+        raise ValueError(f"on the model's own weights {of} differ by {error:.1e}")
 
 
 def _relative(ours: Tensor, expected: Tensor) -> float:
