@@ -157,7 +157,7 @@ def _with_gradients(model: nn.Module, logps: Tensor) -> _Numbers:
     weights = torch.linspace(-1, 1, len(logps))
     parameters = list(model.parameters())
     gradients = torch.autograd.grad((logps * weights).sum(), parameters, allow_unused=True)
-    detached = [None if g is None else g.detach() for g in gradients]
+    detached: list[Tensor | None] = [None if g is None else g.detach() for g in gradients]
     return _Numbers(logps.detach(), detached, "log-probs" if value_head(model) is None else "values")
 
 
