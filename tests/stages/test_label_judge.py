@@ -489,7 +489,7 @@ def test_a_model_loaded_here(verdict: str, tiny_llama: Path, capsys: pytest.Capt
     assert len(lines("p.jsonl")) == 3
     assert "orders say the same" in err
     assert cli.main(words.split()) == 0
-    assert "is asked 0 questions; 6 of 6 were answered before" in capsys.readouterr().err
+    assert ": 0; answered before: 6 of 6" in capsys.readouterr().err
     assert Path("p.jsonl").read_bytes() == before
 
 

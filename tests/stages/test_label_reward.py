@@ -228,9 +228,11 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command(samples: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run("label s.jsonl --with reward --reward length --out p.jsonl", capsys)
     assert (code, out) == (0, "")
-    assert "1 pairs of 1 prompts; labels deterministic" in err
-    assert "1 rows cannot be used and are left out (empty answer: 1); the first: s.jsonl, row 3: " in err
-    assert "pairs left out: equal scores: 1; prompts without a pair: 1; unusable rows: 1" in err
+    assert "pairs: 1; prompts with a pair: 1, without: 1; labels deterministic" in err
+    assert (
+        "rows that cannot be used and are left out: 1 (empty answer: 1); the first: s.jsonl, row 3: " in err
+    )
+    assert "; pairs left out: equal scores: 1" in err
     code, out, _ = run("label s.jsonl --with reward --reward length", capsys)
     assert code == 0
     assert [json.loads(line)["chosen"] for line in out.splitlines()] == ["w1 one"]

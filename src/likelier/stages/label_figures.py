@@ -44,9 +44,10 @@ def told(labelled: Labelled) -> list[str]:
     """The figures, a line each."""
     figures = labelled.figures
     lines = [
-        f"{labelled.pairs} preferences and {figures['ties']} ties from {labelled.prompts} prompts",
-        f"tokens read {figures['tokens']['prompt']:,}, written {figures['tokens']['completion']:,} "
-        f"({figures['questions']['answered_before']} of the answers were known and cost nothing)",
+        f"preferences: {labelled.pairs:,}; ties: {figures['ties']:,}; prompts with a label: {labelled.prompts:,}",
+        f"tokens read: {figures['tokens']['prompt']:,}; written: {figures['tokens']['completion']:,}; "
+        f"questions asked: {figures['questions']['asked']:,}, answered before: "
+        f"{figures['questions']['answered_before']:,}",
     ]
     if labelled.left_out or labelled.skipped:
         reasons = labelled.left_out + Counter({"unusable row": labelled.skipped})

@@ -149,7 +149,7 @@ def _replies(judge: Judge, questions: list[str], *, say: Say) -> tuple[list[Said
         # Rows that are the same are one question.
         asked = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
         known = len(questions) - sum(key in asked for key in keys)
-        say(f"{judge.name} is asked {len(asked)} questions; {known} of {len(questions)} were answered before")
+        say(f"questions to {judge.name}: {len(asked):,}; answered before: {known:,} of {len(questions):,}")
         names, total = list(asked), len(asked)
         with contextlib.closing(judge.ask(list(asked.values()))) as answers:
             for done, (number, reply) in enumerate(answers, start=1):

@@ -71,7 +71,7 @@ def say_faults(faults: list[Fault], say: Callable[[str], None]) -> None:
     """How many rows cannot be used, why, and the first of them."""
     if faults:
         kinds = counted(Counter(fault.kind for fault in faults))
-        say(f"{len(faults)} rows cannot be used and are left out ({kinds}); the first: {faults[0]}")
+        say(f"rows that cannot be used and are left out: {len(faults)} ({kinds}); the first: {faults[0]}")
 
 
 def counted(reasons: Mapping[str, int]) -> str:

@@ -192,9 +192,10 @@ def _nothing(config: LabelConfig, labelled: Labelled) -> str:
 
 
 def _told(config: LabelConfig, labelled: Labelled) -> str:
-    told = f"{labelled.pairs} pairs of {labelled.prompts} prompts; labels {_kind(config)}"
+    told = (
+        f"pairs: {labelled.pairs:,}; prompts with a pair: {labelled.prompts:,}, without: {labelled.undecided:,}; "
+        f"labels {_kind(config)}"
+    )
     if config.draw is not None:
-        told += f"; {labelled.figures['against_scores']} of them against the scores"
-    if labelled.left_out:
-        told += f"; pairs left out: {counted(labelled.left_out)}"
-    return f"{told}; prompts without a pair: {labelled.undecided}; unusable rows: {labelled.skipped}"
+        told += f"; drawn against the scores: {labelled.figures['against_scores']:,}"
+    return f"{told}; pairs left out: {counted(labelled.left_out)}" if labelled.left_out else told
