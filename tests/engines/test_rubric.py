@@ -62,7 +62,9 @@ def test_text_that_tries_to_pass_for_the_rubric() -> None:
     [
         ("Verdict: A", "A"),
         ("Because.\nVerdict: B\n\n", "B"),
-        ("Verdict: A\nNo, wait.\nVerdict: tie", "tie"),
+        ("Verdict: A\nNo, wait.\nVerdict: tie", None),
+        ("Verdict: A\nVerdict: B\nVerdict: tie", None),
+        ("Verdict: B\nThat is:\nVerdict: B", "B"),
         ("  Verdict: A  ", "A"),
         ("", None),
         ("\n\n", None),

@@ -28,7 +28,7 @@ from likelier.engines.protocol import Failure
 from likelier.errors import DataError, UsageError, WorkError
 from likelier.stages.label_figures import figures_of
 from likelier.stages.label_outcome import Labelled
-from likelier.stages.label_verdicts import Judged, cases_of, decided, mean_gap
+from likelier.stages.label_verdicts import Judged, cases_of, decided, mean_gap, why_not
 from likelier.stats.intervals import wilson
 from tests.engines.stub_server import DROP, HALF, HANG, Status, StubServer, Text, answers
 from tests.engines.test_rubric import blocks
@@ -351,6 +351,12 @@ def test_every_two_verdicts(sides: tuple[str, str], winner: int | None) -> None:
     assert (one.labelled, one.winner) == (True, winner)
 
 
+def test_a_verdict_that_was_cut_is_none() -> None:
+    cut = Said(text="Verdict: A", finish="length")
+    one = decided(case(), (cut, said(text="Verdict: B")))
+    assert (one.labelled, why_not(one)) == (False, "cut at --judge-max-tokens")
+
+
 def test_no_verdict_is_no_tie() -> None:
     failure = Failure(reason="HTTP 500", detail="", attempts=1)
     for replies in ((said(text="Verdict: A"), said(text="?")), (failure, said(text="Verdict: A"))):
@@ -481,7 +487,7 @@ def test_a_model_loaded_here(verdict: str, tiny_llama: Path, capsys: pytest.Capt
     err = capsys.readouterr().err
     if verdict == "text":  # a random model says nothing of sense
         assert code == 1
-        assert "no verdict on any of 3 pairs (no verdict in the answer: 3)" in err
+        assert re.search(r"no verdict on any of 3 pairs \((cut at|no verdict in)", err)
         assert len(lines("p.unjudged.jsonl")) == 3
         return
     assert code == 0

@@ -22,6 +22,8 @@ class Said:
     text: str = ""
     logps: tuple[float, float] | None = None
     """By log-odds: log-probs of A and of B at the verdict."""
+    finish: str | None = None
+    """`"length"` where what it wrote was cut."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     time: str = ""
@@ -80,6 +82,7 @@ class ServerJudge:
                     index,
                     Said(
                         text=reply.choices[0].text,
+                        finish=reply.choices[0].finish,
                         prompt_tokens=reply.prompt_tokens,
                         completion_tokens=reply.completion_tokens,
                         time=utc_now(),

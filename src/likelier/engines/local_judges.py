@@ -78,6 +78,7 @@ class WritingJudge:
         return [
             Said(
                 text=prompt.completions[0].text,
+                finish=prompt.completions[0].finish,
                 prompt_tokens=len(prompt.prompt_tokens),
                 completion_tokens=len(prompt.completions[0].tokens),
                 time=utc_now(),

@@ -84,11 +84,15 @@ class Rubric:
 def parse_verdict(text: str) -> Verdict | None:
     """What the last line that is not empty says; None where it is no verdict, whatever it seems to mean.
 
+    An answer with two different verdicts has none: a weak model repeats the list that it was to choose from.
+
     >>> parse_verdict("B is wrong.\\n\\nVerdict: A\\n"), parse_verdict("Verdict: A."), parse_verdict("verdict: b")
     ('A', None, None)
+    >>> parse_verdict("Verdict: A\\nVerdict: B\\nVerdict: tie")
     """
-    lines = text.rstrip().splitlines()
-    return _VERDICTS.get(lines[-1].strip()) if lines else None
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    said = {_VERDICTS[line] for line in lines if line in _VERDICTS}
+    return _VERDICTS.get(lines[-1]) if len(said) == 1 else None
 
 
 def _shown(content: Content) -> str:

@@ -16,6 +16,7 @@ from likelier.engines.rubric import Verdict, parse_verdict
 from likelier.stages.label_pairs import SAME, pairs_of
 
 UNPARSABLE = "no verdict in the answer"
+CUT = "cut at --judge-max-tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ def _side(reply: Said | Failure) -> Verdict | None:
     if isinstance(reply, Failure):
         return None
     if reply.logps is None:
-        return parse_verdict(reply.text)
+        # Who knows how `Verdict: A` would have gone on.
+        return None if reply.finish == "length" else parse_verdict(reply.text)
     first, second = reply.logps
     return "tie" if first == second else ("A" if first > second else "B")
 
@@ -120,4 +122,6 @@ def mean_gap(one: Judged) -> float:
 def why_not(one: Judged) -> str:
     """The reason that counts: a failure before an answer that cannot be read, since it may be mended."""
     reasons = [reply.reason for reply in one.replies if isinstance(reply, Failure)]
-    return reasons[0] if reasons else UNPARSABLE
+    unread = [reply for reply, side in zip(one.replies, one.sides, strict=True) if side is None]
+    cut = any(isinstance(reply, Said) and reply.finish == "length" for reply in unread)
+    return reasons[0] if reasons else CUT if cut else UNPARSABLE
