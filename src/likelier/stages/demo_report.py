@@ -77,7 +77,7 @@ def write_report(
     results = {
         "comparison": comparison.as_dict(),
         "example": asdict(example),
-        "labelled": asdict(labelled),
+        "labelled": labelled.result,
         "notes": list(notes),
         "seconds": seconds,
         "config": config.model_dump(),
