@@ -15,7 +15,10 @@ from typing import Any
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"
-_STAGES = {name: f"likelier.stages.{name}" for name in ("dpo", "evaluate", "label", "reward", "score", "sft")}
+_STAGES = {
+    name: f"likelier.stages.{name}"
+    for name in ("dpo", "evaluate", "label", "reward", "sample", "score", "sft")
+}
 __all__ = ["__version__", *_STAGES]
 
 

@@ -39,6 +39,11 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.score_config:ScoreConfig",
         "likelier.stages.score:main",
     ),
+    "sample": Stage(
+        "answers to prompts, from a model here or behind a server",
+        "likelier.stages.sample_config:SampleConfig",
+        "likelier.stages.sample:main",
+    ),
     "sft": Stage(
         "train a model on answers to imitate",
         "likelier.training.config:SftConfig",

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from likelier.engines.divergence import estimate_kl
-from likelier.engines.sampling import Prompt, Sampler, sample
+from likelier.engines.drawing import Sampler
+from likelier.engines.sampling import Prompt, sample
 from tests.models.families import tiny
 
 PROMPTS = [

@@ -10,14 +10,15 @@ import torch
 
 from likelier.engines import decoding
 from likelier.engines.decoding import generation_copy
+from likelier.engines.drawing import Sampler
 from likelier.engines.sampling import (
     Prompt,
     SampledPrompt,
-    Sampler,
     encode_prompts,
     sample,
-    stop_tokens,
+    sample_each,
 )
+from likelier.engines.stopping import Stopping, stop_tokens
 from likelier.errors import DataError, ModelError, UsageError
 from tests.models.families import tiny
 
@@ -120,15 +121,19 @@ def test_the_generation_copy_leaves_the_model_and_its_frequencies_alone(llama: A
         (Sampler(seed=1, top_k=3), lambda p: p * (p >= p.sort().values[-3])),
         (Sampler(seed=1, top_p=0.4), lambda p: p * top_p_mask(p, 0.4)),
         (Sampler(seed=1, top_k=5, top_p=0.5), lambda p: p * top_p_mask(p * (p >= p.sort().values[-5]), 0.5)),
+        (Sampler(seed=1, min_p=0.3), lambda p: p * (p >= 0.3 * p.max())),
+        (Sampler(seed=1, min_p=1.0), lambda p: p * (p == p.max())),
+        (Sampler(seed=1, temperature=2.0, min_p=0.5), lambda p: p**0.5 * (p**0.5 >= 0.5 * p.max() ** 0.5)),
     ],
-    ids=["plain", "temperature", "top-k", "top-p", "both"],
+    ids=["plain", "temperature", "top-k", "top-p", "both", "min-p", "min-p 1", "hot min-p"],
 )
 def test_first_tokens_follow_the_distribution(sampler: Sampler, transform: Any) -> None:
     logits = torch.tensor([[1.0, 0.2, -0.3, 2.0, 0.9, -1.0, 0.0, 1.4]])
     weights = transform(logits[0].double().softmax(dim=-1))
     expected = weights / weights.sum()
     draws = 8_000
-    tokens, logps = sampler.draw(logits.expand(draws, -1), list(range(0, draws * 7919, 7919)))
+    draw = sampler.draw(logits.expand(draws, -1), list(range(0, draws * 7919, 7919)))
+    tokens, logps = draw.tokens, draw.logps
     counts = torch.tensor(tokens).bincount(minlength=8).double()
     assert counts[expected == 0].sum() == 0
     kept = expected > 0
@@ -236,6 +241,8 @@ def test_a_model_with_another_kind_of_state_is_refused(tokenizer: Any) -> None:
         ({"temperature": float("nan")}, "--temperature"),
         ({"top_p": 0.0}, "--top-p"),
         ({"top_k": -1}, "--top-k"),
+        ({"min_p": -0.1}, "--min-p"),
+        ({"min_p": 1.1}, "--min-p"),
     ],
 )
 def test_settings_out_of_range_are_refused(setting: dict[str, Any], flag: str) -> None:
@@ -250,3 +257,124 @@ def test_messages_need_a_chat_template(tokenizer: Any) -> None:
     with pytest.raises(ModelError, match=r"prompt 'greeting' is a list of messages.*no chat template"):
         encode_prompts(bare, [turns])
     assert encode_prompts(bare, [Prompt(id="raw", content="Hi")])
+
+
+SETTINGS = [
+    Sampler(seed=5, temperature=0.8),
+    Sampler(seed=5, top_k=7),
+    Sampler(seed=5, top_p=0.6),
+    Sampler(seed=5, min_p=0.2),
+    Sampler(seed=5, temperature=1.5, top_k=40, top_p=0.9, min_p=0.05),
+]
+
+
+def truncated_logp(logits: torch.Tensor, token: int, sampler: Sampler) -> float:
+    """Of one token, in float64, entry after entry, as the settings are defined."""
+    p = (logits.double() / sampler.temperature).softmax(dim=-1)
+    if sampler.top_k:
+        p = p * (p >= p.sort().values[-sampler.top_k])
+    if sampler.top_p < 1:
+        p = p * top_p_mask(p, sampler.top_p)
+    p = p * (p >= sampler.min_p * p.max())
+    return float((p[token] / p.sum()).log())
+
+
+@pytest.mark.parametrize("sampler", SETTINGS, ids=str)
+def test_log_probs_are_those_of_the_truncated_distribution(
+    sampler: Sampler, llama: Any, tokenizer: Any
+) -> None:
+    for prompt in sample(llama, tokenizer, PROMPTS[:3], n=2, max_new_tokens=8, sampler=sampler):
+        for answer in prompt.completions:
+            ids = torch.tensor([prompt.prompt_tokens + answer.tokens])
+            with torch.no_grad():
+                logits = llama(input_ids=ids).logits[0, len(prompt.prompt_tokens) - 1 : -1]
+            expected = sum(
+                truncated_logp(row, token, sampler) for row, token in zip(logits, answer.tokens, strict=True)
+            )
+            assert answer.logp == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sample_is_the_same_whatever_runs_beside_it(dtype: torch.dtype, tokenizer: Any) -> None:
+    """Many more samples than fit at once, of many widths, so that they end and begin at all times."""
+    model = build("llama", tokenizer, dtype=dtype)
+    prompts = [Prompt(id=f"q{i}", content=TEXTS[i % 6] * (1 + i % 3)) for i in range(18)]
+    sampler = Sampler(seed=2, temperature=1.3)
+    together = by_id(sample(model, tokenizer, prompts, n=9, max_new_tokens=25, sampler=sampler))
+    lengths = {len(tokens) for answers in together.values() for tokens, _ in answers}
+    assert len(lengths) > 5
+    back = by_id(sample(model, tokenizer, prompts[::-1], n=9, max_new_tokens=25, sampler=sampler))
+    assert back == together
+    for prompt in prompts[::5]:
+        alone = by_id(sample(model, tokenizer, [prompt], n=2, max_new_tokens=25, sampler=sampler))
+        assert alone[prompt.id] == together[prompt.id][:2]
+
+
+def test_prompts_are_given_out_as_they_are_finished(llama: Any, tokenizer: Any) -> None:
+    prompts = [Prompt(id=f"q{i}", content=TEXTS[i % 6]) for i in range(30)]
+    counts: list[int] = []
+    numbers, seen = [], []
+    for number, prompt in sample_each(
+        llama, tokenizer, prompts, n=8, max_new_tokens=6, on_progress=counts.append
+    ):
+        assert prompt.id == f"q{number}"
+        assert len(prompt.completions) == 8
+        numbers.append(number)
+        seen.append(sum(counts))
+    assert sorted(numbers) == list(range(30))
+    assert seen[0] < 120  # long before the last answer
+
+
+def cut_by_hand(text: str, stops: list[str]) -> str:
+    return min((text.split(stop)[0] for stop in stops), key=len)
+
+
+@pytest.mark.parametrize("stops", [["e"], ["is", " a"], ["ood", "."], ["never so"]])
+def test_a_stop_string_cuts_the_text_before_it(stops: list[str], llama: Any, tokenizer: Any) -> None:
+    """Against the same samples without stop strings: cut by hand, and the same tokens up to the string's end."""
+    whole = sample(llama, tokenizer, PROMPTS, n=6, max_new_tokens=40)
+    cut = sample(llama, tokenizer, PROMPTS, n=6, max_new_tokens=40, stop=stops)
+    hits = 0
+    for long, short in zip(
+        (a for p in whole for a in p.completions), (a for p in cut for a in p.completions), strict=True
+    ):
+        assert short.text == cut_by_hand(long.text, stops)
+        assert short.tokens == long.tokens[: len(short.tokens)]
+        if short.text == long.text:
+            assert short == long
+            continue
+        hits += 1
+        assert (short.finish, short.text_is_tokens) == ("stop", False)
+        told = tokenizer.decode(short.tokens, clean_up_tokenization_spaces=False)
+        before = tokenizer.decode(short.tokens[:-1], clean_up_tokenization_spaces=False)
+        assert any(stop in told for stop in stops)
+        assert not any(stop in before for stop in stops)
+    assert (hits > 0) == (stops != ["never so"])
+
+
+def test_a_stop_string_across_tokens_and_inside_one(tokenizer: Any) -> None:
+    ids = tokenizer("garden good answer long")["input_ids"]
+    pieces = [tokenizer.decode([token]) for token in ids]
+    across = pieces[0][-1] + pieces[1][:1]
+    stopping = Stopping(tokenizer, frozenset(), [across])
+    assert [stopping.ended(ids[: end + 1]) for end in range(2)] == [False, True]
+    text, finish, text_is_tokens = stopping.finished(ids[:2])
+    assert (finish, text_is_tokens) == ("stop", False)
+    assert text == (pieces[0] + pieces[1]).split(across)[0]
+
+
+def test_an_empty_stop_string_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(UsageError, match="--stop"):
+        Stopping(tokenizer, frozenset(), ["a", ""])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ties_are_counted_by_the_precision_of_the_logits(dtype: torch.dtype) -> None:
+    """Two equal logits tie only where their noise does; greedy sampling sees the logits alone."""
+    logits = torch.tensor([[2.0, 2.0, 1.0], [2.0, 1.5, 1.0]]).to(dtype)
+    assert Sampler(temperature=0).draw(logits, [0, 1]).ties == [True, False]
+    keys = list(range(0, 40_000, 2))
+    ties = Sampler().draw(torch.zeros(len(keys), 2).to(dtype), keys).ties
+    # Of two exponentials the larger over the smaller is at least 1 - eps apart from 1 with probability eps / 2.
+    expected = len(keys) * torch.finfo(dtype).eps / 2
+    assert abs(sum(ties) - expected) <= 4 * expected**0.5 + 1

@@ -14,7 +14,8 @@ from likelier.manifest import file_hash
 from likelier.models.loading import load_model
 from likelier.stages.label import label_file
 from likelier.stages.label_config import LabelConfig
-from likelier.stages.sample import SampleConfig, sample_file
+from likelier.stages.sample import sample_file
+from likelier.stages.sample_config import SampleConfig
 
 PROMPTS = [
     {"id": "chat", "prompt": [{"role": "user", "content": "Hi"}], "subject": "greetings"},
@@ -36,7 +37,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def sampled_file(prompts: Path, tiny_llama: Path, **settings: Any) -> Path:
     loaded = load_model(tiny_llama)
     out = prompts.with_name("samples.jsonl")
-    settings = {"model": "tiny", "prompts": prompts, "out": out, "n": 3, "max_new_tokens": 5} | settings
+    settings = {"model": "tiny", "prompts": str(prompts), "out": out, "n": 3, "max_new_tokens": 5} | settings
     sample_file(SampleConfig.build(settings), loaded.model, loaded.tokenizer)
     return out
 

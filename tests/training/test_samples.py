@@ -80,7 +80,7 @@ def test_figures_and_lines_tell_the_same_story(policy: Scorer, tokenizer: Any) -
 
 
 def sampled_again(model: Any, tokenizer: Any) -> list[SampledPrompt]:
-    from likelier.engines.sampling import Sampler
+    from likelier.engines.drawing import Sampler
 
     return sample(model, tokenizer, PROMPTS, n=1, max_new_tokens=12, sampler=Sampler(seed=3))
 

@@ -2,8 +2,8 @@
 
 On a CPU the bits of a matrix product depend on its number of rows, and those of attention on the padded
 width. So that a sample depends on its own prompt alone, every forward there has a shape of its own making:
-`PROMPTS` prompts padded on the left to a width that follows from the prompt's length, and `rows` samples,
-filled up with copies where there are fewer. (Elsewhere nothing is filled up.)
+one prompt, padded on the left to a width that follows from its length, and `rows` samples, filled up with
+copies where there are fewer. (Elsewhere prompts of one width are read together, and nothing is filled up.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from likelier.errors import ModelError
 
 PROMPTS = 8
-"""Prompts in one forward."""
+"""Prompts in one forward, where it is not a CPU's."""
+HEAD_ROWS = 8
+"""Rows that the output head reads of a prompt: below eight its bits in float32 depend on their number."""
 WIDTH = 16
 """Prompts are padded to a multiple of this."""
 
@@ -30,17 +32,20 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, kept_in: torch.dtype | None = None) -> None:
         super().__init__()
         self.capacity = capacity
+        self.kept_in = kept_in
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Allocates for `capacity` tokens, with the shapes of the first states."""
-        self.dtype, self.device = key_states.dtype, key_states.device
+        """Allocates for `capacity` tokens, with the shapes of the first states, in their precision or another."""
+        self.dtype, self.device = self.kept_in or key_states.dtype, key_states.device
         rows, heads, _, dim = key_states.shape
-        self.keys = key_states.new_empty(rows, heads, self.capacity, dim)
-        self.values = value_states.new_empty(rows, heads, self.capacity, value_states.shape[-1])
+        self.keys = key_states.new_empty(rows, heads, self.capacity, dim, dtype=self.dtype)
+        self.values = value_states.new_empty(
+            rows, heads, self.capacity, value_states.shape[-1], dtype=self.dtype
+        )
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -65,9 +70,9 @@ class BufferLayer(CacheLayerMixin):  # type: ignore[misc]
         """Tokens that fit."""
         return self.capacity
 
-    def expanded(self, rows: Tensor, capacity: int) -> BufferLayer:
+    def expanded(self, rows: Tensor, capacity: int, kept_in: torch.dtype | None) -> BufferLayer:
         """A copy with the given rows of this one (repeats allowed) and room for `capacity` tokens."""
-        layer = BufferLayer(capacity)
+        layer = BufferLayer(capacity, kept_in or self.kept_in)
         keys = self.keys[:, :, : self.length].index_select(0, rows)
         layer.update(keys, self.values[:, :, : self.length].index_select(0, rows))
         return layer
@@ -84,10 +89,13 @@ class Prefix:
     logits: Tensor
     """[prompts, vocabulary]: of the first token after each prompt."""
 
-    def select(self, rows: Tensor, *, room: int) -> Prefix:
-        """The prompts at `rows` [int64], repeats allowed, each with room for `room` more tokens."""
+    def select(self, rows: Tensor, *, room: int, kept_in: torch.dtype | None = None) -> Prefix:
+        """The prompts at `rows` [int64], repeats allowed, each with room for `room` more tokens.
+
+        Keys and values are kept in the precision `kept_in`; by default as they are.
+        """
         capacity = self.visible.shape[1] + room
-        layers = [layer.expanded(rows, capacity) for layer in self.layers]
+        layers = [layer.expanded(rows, capacity, kept_in) for layer in self.layers]
         return Prefix(self.model, layers, self.visible[rows], self.logits[rows])
 
     def append(self, tokens: Tensor) -> Tensor:
@@ -107,9 +115,8 @@ def width_of(length: int) -> int:
 
 def read_prompts(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Prefix:
     """Runs prompts of one `width_of` through the model, `PROMPTS` at a time."""
-    parts = [
-        _read_block(model, prompts[start : start + PROMPTS]) for start in range(0, len(prompts), PROMPTS)
-    ]
+    size = 1 if next(model.parameters()).device.type == "cpu" else PROMPTS
+    parts = [_read_block(model, prompts[start : start + size]) for start in range(0, len(prompts), size)]
     layers = []
     for same_layer in zip(*(part.layers for part in parts), strict=True):
         layer = BufferLayer(same_layer[0].length)
@@ -128,15 +135,20 @@ def filled(rows: list[int], size: int, device: torch.device) -> Tensor:
 
 
 def generation_copy(model: nn.Module) -> nn.Module:
-    """A copy to sample from: on a CPU that multiplies bfloat16, with weights in it; elsewhere as they are.
+    """A copy to sample from: on a CPU that multiplies bfloat16, with weights in it; elsewhere as they are."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    fast = on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return lowered(model, torch.bfloat16 if fast else None, copied=True)
+
+
+def lowered(model: nn.Module, dtype: torch.dtype | None, *, copied: bool) -> nn.Module:
+    """`model`, or a copy of it, with weights in `dtype` (None: as they are), not to be trained.
 
     Buffers (rotary frequencies) keep their precision; tied weights stay tied.
     """
-    fast = copy.deepcopy(model).eval().requires_grad_(False)
-    on_cpu = next(fast.parameters()).device.type == "cpu"
-    if on_cpu and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        for parameter in fast.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+    fast = (copy.deepcopy(model) if copied else model).eval().requires_grad_(False)
+    for parameter in fast.parameters():
+        parameter.data = parameter.data.to(dtype or parameter.dtype)
     return fast
 
 
@@ -155,14 +167,12 @@ def check_can_decode(model: Any) -> None:
 def _read_block(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Prefix:
     device = next(model.parameters()).device
     width = width_of(len(prompts[0]))
-    block = [list(prompts[row]) for row in filled(list(range(len(prompts))), PROMPTS, device).tolist()]
-    tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in block], device=device)
-    padding = torch.tensor([width - len(prompt) for prompt in block], device=device)
+    tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    padding = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
     visible = torch.arange(width, device=device) >= padding[:, None]
     layers = [BufferLayer(width) for _ in range(_num_layers(model))]
-    logits = _forward(model, tokens, visible, layers, slice_start=width - 1)[:, 0]
-    real = torch.arange(len(prompts), device=device)
-    return Prefix(model, layers, visible, logits).select(real, room=0)
+    logits = _forward(model, tokens, visible, layers, slice_start=width - HEAD_ROWS)[:, -1]
+    return Prefix(model, layers, visible, logits)
 
 
 def _forward(

@@ -15,10 +15,11 @@ from likelier.data.labelled import utc_now
 from likelier.data.tokens import Tokenization
 from likelier.data.trees import tree_of
 from likelier.engines.decoding import generation_copy
+from likelier.engines.drawing import Sampler
 from likelier.engines.judges import Answered, Said
 from likelier.engines.protocol import Failure
 from likelier.engines.rubric import LEAD
-from likelier.engines.sampling import Prompt, Sampler, encode_prompts, sample
+from likelier.engines.sampling import Prompt, encode_prompts, sample
 from likelier.errors import ModelError
 from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.loading import Loaded, load_model

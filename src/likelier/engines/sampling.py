@@ -1,27 +1,32 @@
 """Answers drawn from a loaded model: each prompt is read once, its samples share what was read.
 
 A sample is a function of (model, seed, prompt id, sample index) and the sampling settings: on a CPU neither
-the other prompts nor their order nor the number of samples change a token of it (`decoding.py`, `noise.py`).
+the other prompts nor their order nor the number of samples change a token of it (`decoding.py`, `cohorts.py`,
+`noise.py`). Up to `ROWS` samples run at once; where one ends, another takes its place.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from likelier.data.records import Content
+from likelier.engines.cohorts import ATTENTION, read_tokens, takes_cohorts
 from likelier.engines.decoding import Prefix, check_can_decode, filled, read_prompts, width_of
-from likelier.engines.noise import draw_key, exponential_noise
-from likelier.errors import DataError, ModelError, UsageError
+from likelier.engines.drawing import Sampler
+from likelier.engines.noise import draw_key
+from likelier.engines.stopping import Stopping, stop_tokens
+from likelier.errors import DataError, ModelError
 
 ROWS = 64
 """Samples in one forward. Memory is `ROWS` times the keys and values of one prompt and answer."""
+FEW = 8
+"""Ended samples are left in their places until so many can be replaced at once: a cohort's buffer is then copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +42,17 @@ class SampledCompletion:
     """One answer as it was drawn."""
 
     text: str
-    """The tokens decoded, without the end-of-turn token."""
+    """The tokens decoded, without the end-of-turn token, and cut before a stop string."""
     tokens: list[int]
-    """As drawn, the end-of-turn token included where `finish` is `"stop"`."""
+    """As drawn: with the end-of-turn token, or up to the token that completed a stop string."""
     logp: float
-    """Log-probability under the sampler (temperature, top-p, top-k); greedy sampling has 0."""
+    """Log-probability of `tokens` under the sampler (temperature, top-k, top-p, min-p); greedy sampling has 0."""
     finish: str
     """`"stop"`, or `"length"` where `max_new_tokens` cut it."""
+    text_is_tokens: bool = True
+    """False where a stop string cut the text: then `tokens` hold more than it, and are not to be trained on."""
+    ties: int = 0
+    """Tokens drawn with another as close as rounding (`drawing.Draw.ties`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,50 +65,6 @@ class SampledPrompt:
     completions: list[SampledCompletion]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampler:
-    """How the next token is drawn."""
-
-    seed: int = 0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses values outside their range."""
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise UsageError(f"--temperature must be 0 or more (given {self.temperature})")
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"--top-p must be above 0 and at most 1 (given {self.top_p})")
-        if self.top_k < 0:
-            raise UsageError(f"--top-k must be 0 (off) or more (given {self.top_k})")
-
-    def draw(self, logits: Tensor, keys: list[int]) -> tuple[list[int], list[float]]:
-        """One token and its log-probability per row of `logits` [at least `len(keys)`, vocabulary]."""
-        logits = logits[: len(keys)]
-        if self.temperature == 0:
-            return logits.argmax(dim=-1).tolist(), [0.0] * len(keys)
-        # Row by row on a CPU: a row's dozen element-wise passes stay in its cache.
-        step = 1 if logits.device.type == "cpu" else len(keys)
-        tokens, logps = [], []
-        for start in range(0, len(keys), step):
-            rows, row_keys = logits[start : start + step], torch.tensor(keys[start : start + step])
-            drawn, logp = self._draw(rows, row_keys.to(logits.device))
-            tokens.append(drawn)
-            logps.append(logp)
-        return torch.cat(tokens).tolist(), torch.cat(logps).tolist()
-
-    def _draw(self, logits: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        scaled = logits.to(torch.float32, copy=True).div_(self.temperature)
-        if self.top_k or self.top_p < 1:
-            _truncate_(scaled, self.top_k, self.top_p)
-        scaled -= scaled.amax(dim=-1, keepdim=True)
-        weights = scaled.exp()
-        tokens = (weights / exponential_noise(keys, logits.shape[-1])).argmax(dim=-1)
-        return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - weights.sum(dim=-1).log()
-
-
-@torch.inference_mode()
 def sample(
     model: Any,
     tokenizer: Any,
@@ -108,9 +73,38 @@ def sample(
     n: int = 4,
     max_new_tokens: int = 64,
     sampler: Sampler | None = None,
+    stop: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> list[SampledPrompt]:
-    """Draws `n` answers to each prompt, in the order of `prompts`.
+    """Draws `n` answers to each prompt, in the order of `prompts`: `sample_each`, gathered."""
+    found = dict(
+        sample_each(
+            model,
+            tokenizer,
+            prompts,
+            n=n,
+            max_new_tokens=max_new_tokens,
+            sampler=sampler,
+            stop=stop,
+            on_progress=on_progress,
+        )
+    )
+    return [found[number] for number in range(len(prompts))]
+
+
+@torch.inference_mode()
+def sample_each(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    n: int = 4,
+    max_new_tokens: int = 64,
+    sampler: Sampler | None = None,
+    stop: Sequence[str] = (),
+    on_progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, SampledPrompt]]:
+    """`(index of the prompt, its answers)`, prompt after prompt as their last answers end.
 
     Args:
         model: a causal language model of `transformers`, as loaded: its device and precision are used.
@@ -118,34 +112,196 @@ def sample(
         prompts: their ids must differ.
         n: answers per prompt.
         max_new_tokens: an answer is cut there.
-        sampler: seed, temperature, top-p and top-k; by default temperature 1 and seed 0.
+        sampler: seed, temperature, top-k, top-p and min-p; by default temperature 1 and seed 0.
+        stop: an answer ends before the first of these strings in its text.
         on_progress: called with the number of answers finished since the last call.
 
     Raises:
         DataError: a prompt is empty or its id is not its own.
         ModelError: prompt and answer exceed the model's context, or it keeps another kind of state.
+        UsageError: an empty stop string.
     """
     check_can_decode(model)
-    sampler = sampler or Sampler()
     encoded = encode_prompts(tokenizer, prompts)
-    _check_context(model, prompts, encoded, max_new_tokens)
-    stops = stop_tokens(model, tokenizer)
-    completions: list[list[SampledCompletion]] = [[] for _ in prompts]
-    was_training = model.training
+    check_context(model, prompts, encoded, max_new_tokens)
+    stopping = Stopping(tokenizer, stop_tokens(model, tokenizer), stop)
+    answers: list[dict[int, SampledCompletion]] = [{} for _ in prompts]
+    decoder = _Decoder(model, prompts, encoded, n, max_new_tokens, sampler or Sampler())
+    before = model.training, model.config._attn_implementation
     model.eval()
+    if decoder.mixed:
+        model.set_attn_implementation(ATTENTION)
     try:
-        for block in _blocks([len(tokens) for tokens in encoded], n):
-            rows = _decode(model, block, prompts, encoded, sampler, stops, max_new_tokens)
-            for (number, _), (tokens, logp) in zip(block, rows, strict=True):
-                completions[number].append(_finished(tokenizer, tokens, logp, stops))
-            if on_progress is not None:
-                on_progress(len(block))
+        while decoder.admit():
+            ended = decoder.step(stopping)
+            for row in ended:
+                own = answers[row.number]
+                own[row.index] = _finished(row, stopping)
+                if len(own) == n:
+                    yield row.number, _gathered(prompts[row.number], encoded[row.number], own)
+            if ended and on_progress is not None:
+                on_progress(len(ended))
     finally:
-        model.train(was_training)
-    return [
-        SampledPrompt(id=prompt.id, prompt=prompt.content, prompt_tokens=tokens, completions=answers)
-        for prompt, tokens, answers in zip(prompts, encoded, completions, strict=True)
-    ]
+        model.train(before[0])
+        if decoder.mixed:
+            model.set_attn_implementation(before[1])
+
+
+@dataclass(slots=True)
+class _Row:
+    """A sample under way."""
+
+    number: int
+    index: int
+    drawn: list[int] = field(default_factory=list)
+    logp: float = 0.0
+    ties: int = 0
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class _Cohort:
+    """Samples that began together; `prefix` has a row for each, in this order."""
+
+    prefix: Prefix
+    rows: list[_Row]
+
+    @property
+    def position(self) -> int:
+        """Tokens drawn so far of every sample that has not ended."""
+        return max(len(row.drawn) for row in self.rows)
+
+    @property
+    def num_ended(self) -> int:
+        """Samples whose places are free."""
+        return sum(row.ended for row in self.rows)
+
+
+class _Decoder:
+    """The samples that wait and those under way."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Prompt],
+        encoded: list[list[int]],
+        n: int,
+        max_new_tokens: int,
+        sampler: Sampler,
+    ) -> None:
+        self._model = model
+        self._prompts = prompts
+        self._encoded = encoded
+        self._max_new_tokens = max_new_tokens
+        self._sampler = sampler
+        self._running: list[_Cohort] = []
+        self._waiting = _by_width([len(tokens) for tokens in encoded], n)
+        self._on_cpu = next(model.parameters()).device.type == "cpu"
+        # Elsewhere many small calls cost more than products over few rows.
+        self.mixed = self._on_cpu and takes_cohorts(model)
+        self._wide = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+
+    def admit(self) -> bool:
+        """Lets samples in where there is room; False when all have ended."""
+        while self._waiting and (room := self._room()):
+            rows, self._waiting[0] = self._waiting[0][:room], self._waiting[0][room:]
+            self._running.append(self._begin(rows))
+            if not self._waiting[0]:
+                del self._waiting[0]
+        return bool(self._running)
+
+    def step(self, stopping: Stopping) -> list[_Row]:
+        """Draws a token of every sample under way, and reads it; returns the samples that ended."""
+        drawn = [self._draw(cohort, stopping) for cohort in self._running]
+        ended = [row for _, rows in drawn for row in rows]
+        going = [(cohort, tokens) for cohort, (tokens, _) in zip(self._running, drawn, strict=True)]
+        going = [(cohort, tokens) for cohort, tokens in going if cohort.num_ended < len(cohort.rows)]
+        self._running = [cohort for cohort, _ in going]
+        if self.mixed and going:
+            read_tokens(self._model, [c.prefix for c, _ in going], [t for _, t in going], rows=ROWS)
+        else:
+            for cohort, tokens in going:
+                size = len(cohort.prefix.visible)
+                fed = filled(tokens.tolist(), size, tokens.device)
+                cohort.prefix.logits = cohort.prefix.append(fed[:, None])[:, 0]
+        return ended
+
+    def _room(self) -> int:
+        """How many samples of the next width may begin now: none, until it is worth it."""
+        taken = sum(len(cohort.rows) for cohort in self._running)
+        if not self.mixed or not self._running:
+            return 0 if self._running else ROWS
+        wanted = min(len(self._waiting[0]), FEW)
+        ended = sum(cohort.num_ended for cohort in self._running)
+        if ROWS - taken >= wanted:
+            return ROWS - taken
+        if ROWS - taken + ended < wanted:
+            return 0
+        for cohort in self._running:
+            self._close_up(cohort)
+        return ROWS - taken + ended
+
+    def _close_up(self, cohort: _Cohort) -> None:
+        """Drops the samples that have ended."""
+        if cohort.num_ended:
+            places = [place for place, row in enumerate(cohort.rows) if not row.ended]
+            room = self._max_new_tokens - cohort.position
+            kept = torch.tensor(places, device=cohort.prefix.visible.device)
+            cohort.prefix = cohort.prefix.select(kept, room=room)
+            cohort.rows = [cohort.rows[place] for place in places]
+
+    def _begin(self, places: list[tuple[int, int]]) -> _Cohort:
+        numbers = list(dict.fromkeys(number for number, _ in places))
+        prefix = read_prompts(self._model, [self._encoded[number] for number in numbers])
+        size, kept_in = (0, self._wide) if self.mixed else (ROWS, None)
+        rows = filled([numbers.index(number) for number, _ in places], size, prefix.logits.device)
+        prefix = prefix.select(rows, room=self._max_new_tokens, kept_in=kept_in)
+        return _Cohort(prefix, [_Row(number, index) for number, index in places])
+
+    def _draw(self, cohort: _Cohort, stopping: Stopping) -> tuple[Tensor, list[_Row]]:
+        """The next token of each row, and the rows that ended with it."""
+        position, logits = cohort.position, cohort.prefix.logits
+        keys = [
+            draw_key(self._sampler.seed, self._prompts[row.number].id, row.index, position)
+            for row in cohort.rows
+        ]
+        draw = self._sampler.draw(logits, keys)
+        ended = []
+        for row, token, logp, tie in zip(cohort.rows, draw.tokens, draw.logps, draw.ties, strict=True):
+            if row.ended:
+                continue
+            row.drawn.append(token)
+            row.logp += logp
+            row.ties += tie
+            row.ended = stopping.ended(row.drawn) or len(row.drawn) == self._max_new_tokens
+            if row.ended:
+                ended.append(row)
+        return torch.tensor(draw.tokens, device=logits.device), ended
+
+
+def _by_width(lengths: list[int], n: int) -> list[list[tuple[int, int]]]:
+    """(prompt number, sample index) of all samples, those of prompts of one width together, the narrowest first."""
+    by_width: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for number, length in enumerate(lengths):
+        by_width[width_of(length)] += [(number, index) for index in range(n)]
+    return [by_width[width] for width in sorted(by_width)]
+
+
+def _finished(row: _Row, stopping: Stopping) -> SampledCompletion:
+    text, finish, text_is_tokens = stopping.finished(row.drawn)
+    return SampledCompletion(
+        text=text,
+        tokens=row.drawn,
+        logp=row.logp,
+        finish=finish,
+        text_is_tokens=text_is_tokens,
+        ties=row.ties,
+    )
+
+
+def _gathered(prompt: Prompt, tokens: list[int], answers: dict[int, SampledCompletion]) -> SampledPrompt:
+    completions = [answers[index] for index in range(len(answers))]
+    return SampledPrompt(id=prompt.id, prompt=prompt.content, prompt_tokens=tokens, completions=completions)
 
 
 def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -170,84 +326,10 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]
     return encoded
 
 
-def stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end an answer: those of the generation configuration and the tokenizer's own."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*listed, tokenizer.eos_token_id) if token is not None)
-
-
-def _blocks(lengths: list[int], n: int) -> Iterator[list[tuple[int, int]]]:
-    """(prompt number, sample index) of the rows that are decoded together: prompts of one width."""
-    by_width: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for number, length in enumerate(lengths):
-        by_width[width_of(length)] += [(number, index) for index in range(n)]
-    for width in sorted(by_width):
-        rows = by_width[width]
-        yield from (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
-
-
-def _decode(
-    model: Any,
-    block: list[tuple[int, int]],
-    prompts: Sequence[Prompt],
-    encoded: list[list[int]],
-    sampler: Sampler,
-    stops: frozenset[int],
-    max_new_tokens: int,
-) -> list[tuple[list[int], float]]:
-    """Tokens and log-probability of every row of a block."""
-    numbers = list(dict.fromkeys(number for number, _ in block))
-    prefix = read_prompts(model, [encoded[number] for number in numbers])
-    device = prefix.logits.device
-    rows = filled([numbers.index(number) for number, _ in block], ROWS, device)
-    state = prefix.select(rows, room=max_new_tokens)
-    return _decode_rows(
-        state, [(prompts[number].id, index) for number, index in block], sampler, stops, max_new_tokens
-    )
-
-
-def _decode_rows(
-    state: Prefix, places: list[tuple[str, int]], sampler: Sampler, stops: frozenset[int], max_new_tokens: int
-) -> list[tuple[list[int], float]]:
-    drawn: list[list[int]] = [[] for _ in places]
-    logps = [0.0] * len(places)
-    logits, open_rows = state.logits, set(range(len(places)))
-    for position in range(max_new_tokens):
-        keys = [draw_key(sampler.seed, prompt_id, index, position) for prompt_id, index in places]
-        tokens, token_logps = sampler.draw(logits, keys)
-        for row in list(open_rows):
-            drawn[row].append(tokens[row])
-            logps[row] += token_logps[row]
-            if tokens[row] in stops:
-                open_rows.remove(row)
-        if not open_rows or position + 1 == max_new_tokens:
-            break
-        fed = torch.tensor(tokens + tokens[:1] * (len(logits) - len(tokens)), device=logits.device)
-        logits = state.append(fed[:, None])[:, 0]
-    return list(zip(drawn, logps, strict=True))
-
-
-def _finished(tokenizer: Any, tokens: list[int], logp: float, stops: frozenset[int]) -> SampledCompletion:
-    stopped = tokens[-1] in stops
-    text = tokenizer.decode(tokens[:-1] if stopped else tokens, clean_up_tokenization_spaces=False)
-    return SampledCompletion(text=text, tokens=tokens, logp=logp, finish="stop" if stopped else "length")
-
-
-def _truncate_(logits: Tensor, top_k: int, top_p: float) -> None:
-    """Sets to minus infinity what lies outside the top k, and then outside the smallest set of mass top-p."""
-    if top_k and top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits.masked_fill_(logits < least, -math.inf)
-    if top_p < 1:
-        ordered, order = logits.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(dim=-1) - ordered >= top_p
-        logits.masked_fill_(outside.scatter(-1, order, outside), -math.inf)
-
-
-def _check_context(
+def check_context(
     model: Any, prompts: Sequence[Prompt], encoded: list[list[int]], max_new_tokens: int
 ) -> None:
+    """Raises `ModelError` for a prompt that leaves no room for an answer."""
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is None:
         return

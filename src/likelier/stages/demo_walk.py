@@ -29,7 +29,8 @@ from likelier.stages.dpo import dpo
 from likelier.stages.label import label_file
 from likelier.stages.label_config import LabelConfig
 from likelier.stages.label_outcome import Labelled
-from likelier.stages.sample import SampleConfig, sample_file
+from likelier.stages.sample import sample_file
+from likelier.stages.sample_config import SampleConfig
 from likelier.training.run import Run
 
 HELD_OUT_SEED = 1
@@ -153,13 +154,16 @@ def _load(new: Walk) -> Loaded:
 
 def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, Pair]:
     """Samples from the reference and preferences between them."""
-    config = SampleConfig(
-        model=new.model,
-        prompts=new.folder / "prompts-train.jsonl",
-        out=new.folder / "samples-train.jsonl",
-        n=new.size.answers,
-        max_new_tokens=new.config.max_new_tokens,
-        seed=new.config.seed,
+    samples = new.folder / "samples-train.jsonl"
+    config = SampleConfig.build(
+        {
+            "model": new.model,
+            "prompts": str(new.folder / "prompts-train.jsonl"),
+            "out": samples,
+            "n": new.size.answers,
+            "max_new_tokens": new.config.max_new_tokens,
+            "seed": new.config.seed,
+        }
     )
     total = len(new.train_prompts) * config.n
     with new.story.step("2 · It answers the training prompts", total=total) as advance:
@@ -168,7 +172,7 @@ def _prefer(new: Walk, loaded: Loaded, reference: nn.Module) -> tuple[Labelled, 
     with new.story.step("3 · The reward says which answers are better"):
         preferences = new.folder / "preferences.jsonl"
         settings = {"with_": "reward", "reward": new.config.reward, "out": preferences}
-        labelled = label_file(LabelConfig.build({"samples": config.out, **settings}))
+        labelled = label_file(LabelConfig.build({"samples": samples, **settings}))
         pair = widest_pair(preferences, sampled, loaded.model, beta=new.config.beta)
         new.story.labelled(labelled, pair.example)
     return labelled, pair
@@ -214,13 +218,15 @@ def _advances(advance: Callable[[int], None]) -> Callable[[dict[str, Any]], None
 
 
 def _answer_held_out(new: Walk, model: nn.Module, tokenizer: Any, when: str) -> list[SampledPrompt]:
-    config = SampleConfig(
-        model=new.model if when == "before" else str(new.folder / "run" / "model"),
-        prompts=new.folder / "prompts-held-out.jsonl",
-        out=new.folder / f"samples-{when}.jsonl",
-        n=new.size.held_out_answers,
-        max_new_tokens=new.config.max_new_tokens,
-        seed=new.config.seed + HELD_OUT_SEED,
+    config = SampleConfig.build(
+        {
+            "model": new.model if when == "before" else str(new.folder / "run" / "model"),
+            "prompts": str(new.folder / "prompts-held-out.jsonl"),
+            "out": new.folder / f"samples-{when}.jsonl",
+            "n": new.size.held_out_answers,
+            "max_new_tokens": new.config.max_new_tokens,
+            "seed": new.config.seed + HELD_OUT_SEED,
+        }
     )
     total, number = len(new.prompts["held-out"]) * config.n, 4 if when == "before" else 6
     with new.story.step(

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from likelier.data.reading import load_records
 from likelier.data.trees import Tree, tree_of
+from likelier.engines.drawing import Sampler
 from likelier.engines.sampling import (
     Prompt,
     SampledCompletion,
     SampledPrompt,
-    Sampler,
     encode_prompts,
     sample,
 )
