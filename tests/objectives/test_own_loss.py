@@ -124,6 +124,10 @@ def counted(policy, reference, lengths, beta):
     return lengths[:, 0]
 def unlimited(policy, reference, lengths, beta):
     return policy[:, 0] / 0
+from likelier.objectives import stepwise
+@stepwise
+def unlimited_step(policy, reference, lengths, beta):
+    return policy[:, 0] / 0
 def extra(policy, reference, lengths, beta, *, tau):
     return policy[:, 0]
 """
@@ -140,6 +144,7 @@ def extra(policy, reference, lengths, beta, *, tau):
         ("flat", 2, "does not depend on the policy's log-probs"),
         ("counted", 2, "does not depend on the policy's log-probs"),
         ("unlimited", 1, "the loss is -inf in the rows"),
+        ("unlimited_step", 1, "the loss is -inf in the rows"),
         ("extra", 2, "cannot be called as f(policy, reference, lengths, beta): missing a required"),
         ("extras", 2, "has no `extras`; did you mean `extra`"),
     ],

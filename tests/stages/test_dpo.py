@@ -82,6 +82,30 @@ def test_a_model_in_memory_is_left_as_it_was_but_for_its_weights(checkpointing: 
     assert not model.is_activation_checkpointing
 
 
+def test_what_its_owner_froze_stays_frozen_unless_all_of_it_is(tokenizer: Any) -> None:
+    for frozen in (["model.embed_tokens.weight"], None):
+        model = model_of(tokenizer)
+        before = weights_of(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(frozen is not None and name not in frozen)
+        train(model, pairs(4), tokenizer)
+        same = [name for name, weight in weights_of(model).items() if torch.equal(weight, before[name])]
+        assert same == (frozen or [])
+
+
+def test_activations_are_recomputed_where_asked(tokenizer: Any) -> None:
+    """transformers would take the flag and do nothing outside training mode."""
+    calls = []
+    for asked in (False, True):
+        model = model_of(tokenizer)
+        passes: list[bool] = []
+        attention = model.model.layers[0].self_attn
+        attention.register_forward_pre_hook(lambda *_, passes=passes: passes.append(torch.is_grad_enabled()))
+        train(model, pairs(4), tokenizer, batch_size=4, gradient_checkpointing=asked)
+        calls.append(sum(passes))
+    assert calls == [1, 2]
+
+
 def test_a_run_that_fails_gives_the_model_back_too(tokenizer: Any) -> None:
     model = model_of(tokenizer, "gpt2", attn_pdrop=0.5)
     forwards = {name: module.forward.__func__ for name, module in model.named_modules()}
@@ -193,6 +217,8 @@ def test_a_prompt_longer_than_the_context_is_named(tokenizer: Any) -> None:
     long = {"prompt": "rain " * 400, "chosen": " a", "rejected": " b"}
     with pytest.raises((DataError, ModelError, UsageError), match=r"256.*--max-length"):
         train(model_of(tokenizer, "gpt2"), [long], tokenizer)
+    with pytest.raises((DataError, ModelError, UsageError), match=r"256.*--max-length"):
+        train(model_of(tokenizer, "gpt2"), pairs(2), tokenizer, eval_data=[long])
 
 
 def test_a_tree_that_no_forward_can_hold_is_named(tokenizer: Any) -> None:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from likelier.errors import UsageError
 from likelier.training import preferences
 from likelier.training.best import improved
-from likelier.training.checkpoint import Position
+from likelier.training.checkpoint import Position, read_state
 from tests.training.support import pairs, train, weights_of, write_rows
 
 
@@ -115,6 +115,26 @@ def test_one_folder_is_left_in_the_end(
         eval_data=pairs(2, seed=4),
     )
     assert kept(tmp_path) == {"best-3"}
+
+
+def test_the_last_checkpoint_knows_the_last_evaluation(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps, evaluated after the third and, since it is the last, the fourth."""
+    losses = iter([0.7, 0.6, 0.5])
+    monkeypatch.setattr(preferences, "evaluate", lambda *_: {"eval/loss": next(losses)})
+    train(
+        *(str(tiny_llama), pairs(4)),
+        precision="float32",
+        batch_size=1,
+        eval_every=3,
+        checkpoint_every=2,
+        out=tmp_path,
+        keep_best="eval/loss",
+        eval_data=pairs(2, seed=4),
+    )
+    position, _ = read_state(tmp_path / "checkpoints" / "step-4")
+    assert (position.best_step, position.best) == (4, 0.5)
 
 
 def test_damaged_best_weights_are_named(tmp_path: Path, tiny_llama: Path) -> None:

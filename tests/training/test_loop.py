@@ -16,7 +16,7 @@ from likelier.models.loading import load_model
 from likelier.models.quiet import quiet_transformers
 from likelier.training import opening, preferences
 from likelier.training.config import DpoConfig
-from tests.training.support import metrics_of, model_of, pairs, train, weights_of, write_rows
+from tests.training.support import metrics_of, model_of, pairs, train, trees_of, weights_of, write_rows
 
 
 def held_out_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
@@ -125,6 +125,16 @@ def test_every_step_has_its_line(tmp_path: Path, tokenizer: Any) -> None:
     assert last["rewards/margins"] == pytest.approx(last["rewards/chosen"] - last["rewards/rejected"])
     # The loss is that before the step's update: the first is the reference's own.
     assert lines[0]["loss"] == pytest.approx(math.log(2))
+
+
+def test_rates_are_of_the_step_alone(tokenizer: Any) -> None:
+    """Tokens per pair follow from the two rates of a step, and FLOP per token is one number for a run."""
+    rows = pairs(6)
+    run = train(model_of(tokenizer), rows, tokenizer, batch_size=2)
+    tokens = [line["tokens_per_second"] / line["pairs_per_second"] * 2 for line in run.metrics]
+    assert sum(tokens) == pytest.approx(sum(tree.num_tokens for tree in trees_of(rows, tokenizer)))
+    per_token = [line["mfu"] / line["tokens_per_second"] for line in run.metrics]
+    assert per_token == pytest.approx([per_token[0]] * 3)
 
 
 def test_the_saved_folder_is_the_policy(tmp_path: Path, tiny_llama: Path) -> None:

@@ -98,6 +98,21 @@ def test_what_a_full_disk_leaves_of_a_run(tmp_path: Path, tiny_llama: Path) -> N
     assert found["model"] == [0, 1, True]
 
 
+def test_an_older_checkpoint_does_not_pass_for_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tempfile
+
+    from likelier.training.outcome import _kept
+    from tests.training.test_checkpoint import save, small_run
+
+    model, optimizer, checkpoints = small_run(tmp_path)
+    save(checkpoints, model, optimizer, 2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert _kept(checkpoints, lambda place: place.mkdir(), 3).startswith("the trained model is in ")
+    assert _kept(checkpoints, lambda place: place.mkdir(), 2).startswith("step-2 is kept")
+
+
 def test_where_no_place_takes_the_model_it_says_so(
     tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from likelier.training import progress
 from likelier.training.progress import Progress, figures
 
 LINE = {
@@ -37,6 +38,14 @@ def test_elsewhere_at_most_twenty_plain_lines_and_always_the_last_step() -> None
     assert lines[-2].startswith("step 1000/1000")
     assert not any("\x1b" in line for line in lines)
     assert [line.split()[1] for line in run(3)[:-1]] == ["1/3", "2/3", "3/3"]
+
+
+def test_the_time_left_is_that_of_the_steps_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds a step, by a clock of our own."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(clock)))
+    left = [" ".join(line.split()[-3:]) for line in run(10, 6)[:-1]]
+    assert left == ["30 s left", "20 s left", "10 s left", "1 s left"]
 
 
 def test_text_is_not_markup() -> None:

@@ -240,6 +240,12 @@ def test_a_resumed_run_that_saw_the_lines_before_says_the_same() -> None:
     assert [whole.look(line) for line in lines[50:]] == [resumed.look(line) for line in lines[50:]]
 
 
+def test_a_change_that_turned_round_is_not_certain() -> None:
+    up, down = [10.0, 10.1] * 4, [-10.0, -10.1] * 4
+    assert not change([0.0, 0.1] * 4 + up + down).certain
+    assert change([0.0, 0.1] * 4 + down + down).certain
+
+
 def test_change_is_certain_as_rarely_as_it_should_be() -> None:
     """Five standard errors in two windows: not once in a hundred curves of noise, read at every length."""
     draw = random.Random(3)

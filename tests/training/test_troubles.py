@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,25 @@ def test_a_disk_that_is_full_at_the_checkpoint(
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-1"]
     assert cli.main([*words, "--resume"]) == 0
     assert [line["step"] for line in metrics_of(tmp_path / "run")] == [1, 2, 3]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")
+def test_a_disk_that_is_full_when_a_signal_stops_the_run(
+    tmp_path: Path, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No model follows, so the checkpoint is all there would be: its failure is said, not warned of."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(
+        preferences, "step_gradient", at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    )
+    code, line = fault(capsys, [*words, "--out", str(tmp_path / "run")])
+    assert code == 1
+    assert line.startswith("likelier: the disk is full: ")
+    assert "step-3" in line
 
 
 def test_a_prompt_longer_than_the_context(

@@ -286,7 +286,6 @@ class Training:
             self._evaluate()
         if config.keep_best is not None and folder is not None and self.position.best_step is not None:
             load_best(folder.checkpoints, self.policy.model, self.position)
-            self.policy.scorer.kernels.refresh()
             self.journal.say(
                 f"the model is that of step {self.position.best_step}, the best by {config.keep_best}"
             )

@@ -185,15 +185,16 @@ def _with_lora(
 
 
 def _train_all(policy: Any, precision: Precision, say: Callable[[str], None]) -> None:
-    """Every parameter trains; in bfloat16 those of a dequantised checkpoint leave the middle first."""
+    """Every parameter trains but those that their owner froze; in bfloat16 dequantised ones leave the middle first."""
     share = settle_halfway(policy.parameters()) if precision == "bfloat16" else 0.0
     if share:
         say(
             f"{share:.1%} of the weights lie exactly halfway between two bfloat16 numbers (a dequantised"
             " checkpoint); they start at the one that they round to"
         )
-    for parameter in policy.parameters():
-        parameter.requires_grad_(True)
+    # A model that is frozen whole was only loaded to be used; one that is frozen in part is meant so.
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        policy.requires_grad_(True)
 
 
 def _checkpoint_activations(policy: Any, name: str) -> None:
