@@ -1,11 +1,11 @@
 """Models loaded here as judges: by what they write, or by the log-odds of their verdict's token.
 
-Both answer block by block: what is finished is kept before the next block begins.
+What is answered is kept at once: an answer that ends among others that are still being written, or a block of `READ`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from likelier.engines.drawing import Sampler
 from likelier.engines.judges import Answered, Said
 from likelier.engines.protocol import Failure
 from likelier.engines.rubric import LEAD
-from likelier.engines.sampling import Prompt, encode_prompts, sample
+from likelier.engines.sampling import Prompt, SampledPrompt, encode_prompts, sample_each
 from likelier.errors import ModelError
 from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.loading import Loaded, load_model
@@ -29,8 +29,8 @@ from likelier.scoring.precision import DTYPES, Precision, default_device, defaul
 from likelier.scoring.reference import model_digest
 from likelier.scoring.scorer import Scorer, causal_model
 
-WRITTEN, READ = 32, 8
-"""Questions in a block: writing is faster side by side; what is only read has a flat row of its own anyway."""
+READ = 8
+"""Questions that are read at once: more would share nothing but a flat row, and be lost together."""
 TOO_LONG = "longer than the judge's context"
 
 
@@ -57,35 +57,24 @@ class WritingJudge:
         """Nothing was changed."""
 
     def ask(self, questions: Sequence[str]) -> Generator[Answered, None, None]:
-        """A block of questions after another."""
+        """Each question as its answer ends."""
         prompts = [
             Prompt(id=str(index), content=_asked(self._tokenizer, text))
             for index, text in enumerate(questions)
         ]
-        tokens = encode_prompts(self._tokenizer, prompts)
-        context = _context(self._model)
-
-        def answer(block: list[int]) -> list[Said]:
-            return self._write([prompts[index] for index in block])
-
-        lengths = [len(ids) for ids in tokens]
-        return _in_blocks(lengths, answer, size=WRITTEN, room=self.max_tokens, context=context)
-
-    def _write(self, prompts: list[Prompt]) -> list[Said]:
-        sampler = Sampler(temperature=0.0)
-        sampled = sample(
-            self._model, self._tokenizer, prompts, n=1, max_new_tokens=self.max_tokens, sampler=sampler
+        lengths = [len(tokens) for tokens in encode_prompts(self._tokenizer, prompts)]
+        fit, too_long = _fitting(lengths, room=self.max_tokens, context=_context(self._model))
+        yield from too_long
+        written = sample_each(
+            self._model,
+            self._tokenizer,
+            [prompts[index] for index in fit],
+            n=1,
+            max_new_tokens=self.max_tokens,
+            sampler=Sampler(temperature=0.0),
         )
-        return [
-            Said(
-                text=prompt.completions[0].text,
-                finish=prompt.completions[0].finish,
-                prompt_tokens=len(prompt.prompt_tokens),
-                completion_tokens=len(prompt.completions[0].tokens),
-                time=utc_now(),
-            )
-            for prompt in sampled
-        ]
+        for number, prompt in written:
+            yield fit[number], _said(prompt)
 
 
 class LogOddsJudge:
@@ -121,14 +110,14 @@ class LogOddsJudge:
         self._stack.close()
 
     def ask(self, questions: Sequence[str]) -> Generator[Answered, None, None]:
-        """A block of questions after another."""
+        """A block of questions after another, those of like length together."""
         tokens = [self._trunk(text) for text in questions]
-
-        def answer(block: list[int]) -> list[Said]:
-            return self._score([tokens[index] for index in block])
-
-        room, context = max(map(len, self._verdicts)), _context(self._scorer.model)
-        return _in_blocks([len(ids) for ids in tokens], answer, size=READ, room=room, context=context)
+        room = max(map(len, self._verdicts))
+        fit, too_long = _fitting(list(map(len, tokens)), room=room, context=_context(self._scorer.model))
+        yield from too_long
+        for start in range(0, len(fit), READ):
+            block = fit[start : start + READ]
+            yield from zip(block, self._score([tokens[index] for index in block]), strict=True)
 
     def _trunk(self, question: str) -> list[int]:
         content = _asked(self._tokenizer, question)
@@ -179,23 +168,25 @@ def _context(model: Any) -> int | None:
     return positions if isinstance(positions, int) else None
 
 
-def _in_blocks(
-    lengths: list[int],
-    answer: Callable[[list[int]], list[Said]],
-    *,
-    size: int,
-    room: int,
-    context: int | None,
-) -> Generator[Answered, None, None]:
-    """Answers to the questions that fit into the context, those of like length together."""
+def _fitting(lengths: list[int], *, room: int, context: int | None) -> tuple[list[int], list[Answered]]:
+    """The questions that fit into the context, short ones first, and the failure of each that does not."""
+    too_long: list[Answered] = []
     fit = []
     for index, length in enumerate(lengths):
         if context is not None and length + room > context:
             detail = f"{length} tokens and {room} more, for a context of {context}"
-            yield index, Failure(reason=TOO_LONG, detail=detail, attempts=0)
+            too_long.append((index, Failure(reason=TOO_LONG, detail=detail, attempts=0)))
         else:
             fit.append(index)
-    fit.sort(key=lambda index: lengths[index])
-    for start in range(0, len(fit), size):
-        block = fit[start : start + size]
-        yield from zip(block, answer(block), strict=True)
+    return sorted(fit, key=lambda index: lengths[index]), too_long
+
+
+def _said(prompt: SampledPrompt) -> Said:
+    (answer,) = prompt.completions
+    return Said(
+        text=answer.text,
+        finish=answer.finish,
+        prompt_tokens=len(prompt.prompt_tokens),
+        completion_tokens=len(answer.tokens),
+        time=utc_now(),
+    )
