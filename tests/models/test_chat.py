@@ -142,6 +142,19 @@ def test_the_template_is_saved_and_used(tmp_path: Path) -> None:
     assert again.metrics[0]["loss"] == pytest.approx(run.metrics[-1]["loss"], abs=0.1)
 
 
+@pytest.mark.parametrize(("known", "stops"), [(0, [0, 2]), ([0, 5], [0, 5, 2]), (2, 2), ([2, 0], [2, 0])])
+def test_a_model_with_a_template_learns_to_stop_at_its_turns(known: Any, stops: Any, tmp_path: Path) -> None:
+    """Base models bring a template and stop at the end of a text: `generate` would run past a turn's end."""
+    tokenizer = build_tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    model = model_of(tokenizer)
+    model.generation_config.eos_token_id = known
+    imitate(model, tokenizer, out=tmp_path / "run", max_steps=1)
+    assert model.generation_config.eos_token_id == stops
+    saved = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    assert saved["eos_token_id"] == stops
+
+
 def test_a_jinja_file(tmp_path: Path) -> None:
     """Plain text with the end of sequence that the model has: nothing is added, so an adapter can learn it."""
     path = tmp_path / "plain.jinja"

@@ -79,6 +79,33 @@ def with_template(loaded: Loaded, template: str, *, adapter: bool) -> Loaded:
     return dataclasses.replace(loaded, tokenizer=tokenizer)
 
 
+def stopping_at_turns(loaded: Loaded) -> Loaded:
+    """`loaded`, whose `generate` also stops at its template's end of turn.
+
+    Base models often bring a template and stop at the end of a text alone: taught to end their turns, they would go
+    on. Where the template says no end of turn, or it is known, nothing changes.
+    """
+    settings = getattr(loaded.model, "generation_config", None)
+    if not loaded.tokenizer.chat_template or settings is None:
+        return loaded
+    try:
+        name = Renderer(Tokenization.of(loaded.tokenizer)).end_of_turn(_no_row(loaded.name))
+    except RowError:  # Rows that meet the same are refused, with what it says.
+        return loaded
+    known = settings.eos_token_id
+    stops = (
+        [loaded.tokenizer.eos_token_id] if known is None else known if isinstance(known, list) else [known]
+    )
+    end = None if name is None else loaded.tokenizer.convert_tokens_to_ids(name)
+    if end is not None and end not in stops:
+        settings.eos_token_id = [token for token in (*stops, end) if token is not None]
+    return loaded
+
+
+def _no_row(name: str) -> Record:
+    return Record(file=name, row=1, id="", prompt=[], completions=[])
+
+
 def _text(template: str, tokenizer: Any) -> str:
     """The template's text, with BOS in front of the one built in where the tokenizer puts it before raw text."""
     if template in _BUILT_IN:
@@ -119,9 +146,8 @@ def _add(tokenizer: Any, names: Sequence[str]) -> None:
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> str:
     """The special token that the template writes after an answer."""
-    row = Record(file=template, row=1, id="", prompt=[], completions=[])
     try:
-        end = Renderer(Tokenization(tokenizer)).end_of_turn(row)
+        end = Renderer(Tokenization(tokenizer)).end_of_turn(_no_row(template))
     except RowError as error:
         raise UsageError(f"--template {template}: {error.message}") from None
     if end is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from likelier.config import named, named_data
 from likelier.models.adapters import is_adapted
-from likelier.models.chat import with_template
+from likelier.models.chat import stopping_at_turns, with_template
 from likelier.models.loading import Loaded
 from likelier.training.config import SftConfig
 from likelier.training.imitation import imitation
@@ -75,7 +75,7 @@ def main(config: SftConfig) -> int:
 def _method(config: SftConfig) -> Method:
     def prepare(loaded: Loaded) -> Loaded:
         if config.template is None:
-            return loaded
+            return stopping_at_turns(loaded)
         adapter = config.lora_rank is not None or is_adapted(loaded.model)
         return with_template(loaded, config.template, adapter=adapter)
 
