@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from likelier.engines.protocol import (
     FORM_NAMES,
     FULL,
+    ONE_AT_A_TIME,
     Failure,
     Reply,
     Request,
@@ -97,7 +98,7 @@ class Server:
             notes.append(f"the server failed {self.troubles.total()} times ({counts}); each was tried again")
         if self._form in FORM_NAMES:
             notes.append(f"the server refuses {FORM_NAMES[self._form]}: asked without")
-        elif self._short:
+        if self._short and self._form != ONE_AT_A_TIME:
             notes.append(
                 f"the server gave fewer answers than asked for {self._short} times; the rest was asked anew"
             )
