@@ -126,16 +126,24 @@ def run_row(place: Place, row: Row, turn: int) -> dict[str, Any]:
     # A folder that is used again holds what an earlier run has cached.
     shutil.rmtree(place.work / "cache" / name, ignore_errors=True)
     pairs = place.work / f"{name}.jsonl"
-    grouped = row.data != "hh"
+    grouped = row.data.startswith("group")
     kind = "-pairs" if grouped and row.side == "TRL" else ""
-    lines = (place.work / f"{row.data}{kind}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    rewards = row.data.startswith("reward")
+    lines = (
+        (place.work / f"{row.data.removeprefix('reward-')}{kind}.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines(keepends=True)
+    )
     count = row.pairs // 6 if grouped and row.side == "likelier" else row.pairs
     pairs.write_text("".join(lines[:count]), encoding="utf-8")
     shared = ("--model", place.model, "--pairs", pairs, "--batch", row.batch, "--precision", row.precision)
     if row.side == "likelier":
-        return place.run("likelier_side", name, *shared)
-    own = ("--accumulate", row.accumulate, "--reference", row.reference)
-    return place.run("trl_side", name, *shared, *own, python=str(place.trl_python))
+        return place.run("likelier_side", name, *shared, "--stage", "reward" if rewards else "dpo")
+    own: tuple[object, ...] = ("--accumulate", row.accumulate)
+    if not rewards:
+        own += ("--reference", row.reference)
+    module = "trl_reward_side" if rewards else "trl_side"
+    return place.run(module, name, *shared, *own, python=str(place.trl_python))
 
 
 def rate(place: Place, precision: str) -> float:

@@ -67,19 +67,23 @@ def log_probs(training: Any, rows: int) -> list[list[float]]:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--pairs", required=True, type=Path)
+    arguments.add_argument("--stage", choices=["dpo", "reward"], default="dpo")
     arguments.add_argument("--batch", type=int, default=8, help="pairs per step")
     arguments.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     arguments.add_argument("--learning-rate", type=float, default=1e-6)
     options = arguments.parse_args()
     import torch
 
-    from likelier.stages.dpo import dpo
+    import likelier
     from likelier.training.loop import Training
 
     torch.set_num_threads(options.threads)
     clock = Clock()
     clock.install(Training)
-    dpo(
+    rewards = options.stage == "reward"
+    # A reward model is centred after its steps, which are what is timed: TRL does not centre.
+    train, more = (likelier.reward, {"centre": False}) if rewards else (likelier.dpo, {})
+    train(
         options.model,
         options.pairs,
         batch_size=options.batch,
@@ -87,15 +91,16 @@ def main() -> None:
         learning_rate=options.learning_rate,
         warmup_steps=0,
         on_step=clock.on_step,
+        **more,
     )
     steps = [later - earlier for earlier, later in zip(clock.times, clock.times[1:], strict=False)]
     row = {
-        "reference_seconds": clock.reference_seconds,
+        "reference_seconds": None if rewards else clock.reference_seconds,
         "training_seconds": sum(steps),
         "step_seconds": steps,
         "first_loss": clock.lines[0]["loss"],
         "first_grad_norm": clock.lines[0]["grad_norm"],
-        "log_probs": log_probs(clock.training, len(read_rows(options.pairs))),
+        "log_probs": [] if rewards else log_probs(clock.training, len(read_rows(options.pairs))),
         "max_tokens": clock.training.policy.scorer.max_tokens,
         "peak_bytes": peak_bytes(),
         "threads": torch.get_num_threads(),

@@ -17,7 +17,8 @@ class Row:
     key: str
     label: str
     side: Literal["TRL", "likelier"]
-    data: Literal["hh", "group-hh", "group-short"]
+    data: Literal["hh", "group-hh", "group-short", "reward-hh"]
+    """`reward-hh`: a reward model on the pairs of `hh`; DPO elsewhere."""
     pairs: int
     """The first so many pairs of the set."""
     precision: Literal["bfloat16", "float32"] = "bfloat16"
@@ -25,7 +26,8 @@ class Row:
     """TRL: pairs per forward."""
     accumulate: int = 8
     """TRL: forwards per step."""
-    reference: Literal["precomputed", "fly"] = "precomputed"
+    reference: Literal["precomputed", "fly"] | None = "precomputed"
+    """None for a reward model, which has none."""
     rounds: int = 1
     """In how many of the rounds it is run."""
     agreement: bool = False
@@ -58,6 +60,9 @@ def rows(rounds: int) -> list[Row]:
         trl("group-short", 96, 1, 12),
         trl("group-short", 96, 4, 3),
         likelier("group-short", 96, 12),
+        trl("reward-hh", 24, 1, 8, reference=None),
+        trl("reward-hh", 8, 8, 1, reference=None),
+        likelier("reward-hh", 48, 8),
     ]
 
 
@@ -65,11 +70,11 @@ def trl(data: Any, pairs: int, batch: int, accumulate: int, **more: Any) -> Row:
     """A row of TRL."""
     precision = more.get("precision", "bfloat16")
     reference = more.get("reference", "precomputed")
-    how = "reference on the fly" if reference == "fly" else "precomputed reference"
+    how = {"fly": ", reference on the fly", "precomputed": ", precomputed reference", None: ""}[reference]
     cast = " autocast" if precision == "bfloat16" else ""
     return Row(
-        key=f"trl-{data}-{batch}x{accumulate}-{precision}-{reference}",
-        label=f"TRL, batch {batch} × {accumulate}, {precision}{cast}, {how}",
+        key=f"trl-{data}-{batch}x{accumulate}-{precision}" + ("" if reference is None else f"-{reference}"),
+        label=f"TRL, batch {batch} × {accumulate}, {precision}{cast}{how}",
         side="TRL",
         data=data,
         pairs=pairs,
