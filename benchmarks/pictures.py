@@ -14,6 +14,7 @@ TITLES = {
     "hh": "HH pairs",
     "group-hh": "4 ranked answers, long prompt",
     "group-short": "4 ranked answers, short prompt",
+    "reward-hh": "reward model, HH pairs",
 }
 
 

@@ -60,7 +60,7 @@ def rows(rounds: int) -> list[Row]:
         trl("group-short", 96, 1, 12),
         trl("group-short", 96, 4, 3),
         likelier("group-short", 96, 12),
-        trl("reward-hh", 24, 1, 8, reference=None),
+        trl("reward-hh", 48, 1, 8, reference=None),
         trl("reward-hh", 8, 8, 1, reference=None),
         likelier("reward-hh", 48, 8),
     ]

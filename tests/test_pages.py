@@ -125,13 +125,12 @@ def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.
     codes = []
     for words in [words for words in commands(README) if words[0] == "likelier" and words[1] != "demo"]:
         named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
-        codes.append(
-            main(named if {"--model", "--help", "--config", "--with"} & {*named} else [*named, *model])
-        )
-    assert codes == [0, 1, 1, *[0] * 9], capsys.readouterr().err
+        complete = {"--model", "--help", "--config", "--with", "--reward", "evaluate"} & {*named}
+        codes.append(main(named if complete else [*named, *model]))
+    assert codes == [0, 1, 1, *[0] * 12], capsys.readouterr().err
     assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
     assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
-    for name in ("first", "ipo", "lora", "beta", "chosen"):
+    for name in ("first", "ipo", "lora", "beta", "chosen", "reward"):
         assert (beside_data / "runs" / name / "model" / "README.md").is_file()
 
 
