@@ -9,10 +9,11 @@ from typing import Any
 
 from likelier.data.reading import read
 from likelier.labelling.assignment import Plan
-from likelier.labelling.desk import Desk, Given, Turn
+from likelier.labelling.desk import Desk
 from likelier.labelling.items import Item, build_items
 from likelier.labelling.state import State
 from likelier.labelling.store import Store
+from likelier.labelling.turns import Given, Turn
 
 KEYS = (f"key-{number}" for number in itertools.count())
 

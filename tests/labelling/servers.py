@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -65,7 +66,7 @@ class Server:
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        assert self._listening.wait(60), "the server does not start"
+        assert self._listening.wait(240), "the server does not start"
         assert self.links, self.said
         self.port = int(re.findall(r":(\d+)/", self.links[0])[0])
         return self
@@ -120,17 +121,18 @@ def cookie_of(server: Server, token: str) -> str:
     assert status == 200
     name, _, value = headers["set-cookie"].partition("=")
     assert name == cookie_name(server.port)
-    known = len(server.links)
-    while token in server.links[-1] and known == len(server.links):
-        pass  # the next link is printed before the response, but read by another thread
-    return value.partition(";")[0]
+    for _ in range(500):  # the next link is printed before the response, but read by another thread
+        if token not in server.links[-1]:
+            return value.partition(";")[0]
+        time.sleep(0.01)
+    raise AssertionError("the next link is not printed")
 
 
 def raw(
     port: int, method: str, path: str, *, headers: dict[str, str] | None = None, body: Any = None
 ) -> tuple[int, dict[str, str], bytes]:
     """One request on a connection of its own: status, headers by their names in small letters, body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         response = connection.getresponse()
@@ -148,7 +150,7 @@ class Client:
 
     def __init__(self, port: int, cookie: str) -> None:
         self.port = port
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         self.headers = {
             "Content-Type": "application/json",
             "Origin": f"http://127.0.0.1:{port}",

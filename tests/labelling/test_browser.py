@@ -95,7 +95,7 @@ class Visits:
     def context(self, **settings: Any) -> Any:
         """A browser that came by a link."""
         made = self._browser.new_context(**{"viewport": VIEW, **settings})
-        made.set_default_timeout(10_000)
+        made.set_default_timeout(60_000)
         self._contexts.append(made)
         cookie = {"name": f"likelier-{self.server.port}", "value": self.server.cookie(), "url": self.base}
         made.add_cookies([{**cookie, "httpOnly": True, "sameSite": "Strict"}])
@@ -136,7 +136,7 @@ def shown(page: Page) -> None:
 
 def until(page: Page, true: str) -> None:
     """Waits for an expression to become true; Playwright's own way needs `eval`, which the page forbids."""
-    for _ in range(400):
+    for _ in range(2400):
         if page.evaluate(true):
             return
         page.wait_for_timeout(25)
@@ -588,6 +588,7 @@ def test_by_keyboard_alone(visits: Visits) -> None:
     assert page.evaluate("document.activeElement.closest('dialog')?.id") == "skip-dialog"
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.value") == "skip"
     page.keyboard.press("Enter")
     until(page, "document.getElementById('live').textContent.startsWith('Skipped.')")
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from likelier.labelling.assignment import LEASE_SECONDS, REPEAT_GAP, order_of
-from likelier.labelling.desk import ANSWERED, Desk, RefusalError, Turn
+from likelier.labelling.desk import ANSWERED, Desk
 from likelier.labelling.state import State
+from likelier.labelling.turns import RefusalError, Turn
 from tests.labelling.desks import KEYS, answer, choosing, given, label_all, open_desk, pairs
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from likelier.data.reading import load_records, read
-from likelier.labelling.desk import Desk, Turn
+from likelier.labelling.desk import Desk
 from likelier.labelling.events import Verdict
 from likelier.labelling.export import BOTH_BAD, DISAGREEMENT, SKIPPED, TIE, UNLABELLED, export
 from likelier.labelling.items import ONE_ANSWER, REPEATED, TOO_MANY, UNUSABLE, Item, build_items
+from likelier.labelling.turns import Turn
 from likelier.labelling.votes import NO_MAJORITY
 from tests.labelling.desks import answer, choosing, given, open_desk, pairs
 
@@ -92,6 +93,22 @@ def test_the_decision_of_an_adjudicator_goes_before_all(tmp_path: Path) -> None:
         assert {(row["labeller"], row["reason"], row["adjudicated"]) for row in rows} == {
             ("human eve", "the facts", True)
         }
+
+
+def test_neither_a_repeat_nor_a_decision_is_a_second_label(tmp_path: Path) -> None:
+    desk = open_desk(tmp_path / "s", pairs(2), repeat_share=1.0)
+    turn = desk.next("ann", "ann")
+    for kind in "001":  # the third is the first item again
+        turn = say(desk, "ann", turn, kind)
+    assert [bool(again.answer) for again in desk.state.repeats["ann"].values()] == [True, False]
+    assert [row["chosen"] for row in _exported(desk)] == ["one 0", "one 1"]
+    say(desk, "eve", desk.adjudicate("eve", "e", pairs(2)[1].id), "1")
+    assert [list(desk.state.labels[item.id]) for item in pairs(2)] == [["ann"], ["ann"]]
+    assert [row["chosen"] for row in _exported(desk)] == ["one 0", "two 1"]
+
+
+def _exported(desk: Desk) -> list[dict[str, Any]]:
+    return export(desk.state, ties="keep", disagreements="majority").preferences
 
 
 def test_rows_say_who_when_why_and_how_many(tmp_path: Path) -> None:

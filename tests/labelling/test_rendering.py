@@ -21,6 +21,8 @@ EVIL = [
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
     "[a](javascript:alert(1))",
+    "![<img src=x onerror=alert(1)>](x)",
+    "[<img src=x onerror=alert(1)>](x)",
     "[a](JaVaScRiPt:alert(1))",
     "[a](data:text/html;base64,PHNjcmlwdD4=)",
     "![a](javascript:alert(1))",

@@ -7,9 +7,9 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from likelier.labelling.desk import RefusalError
 from likelier.labelling.events import Verdict
 from likelier.labelling.items import MAX_RANKED
+from likelier.labelling.turns import RefusalError
 
 MAX_BODY = 1_000_000
 """Bytes."""
@@ -81,7 +81,6 @@ class FlagBody(Body):
 class LeaveBody(Body):
     """A page goes away."""
 
-    annotator: Name
     tab: Identifier
     showing: Identifier
 

@@ -23,7 +23,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likelier.errors import UsageError, WorkError
-from likelier.labelling.desk import Desk, Given, RefusalError
+from likelier.labelling.desk import Desk
 from likelier.labelling.export import Exported
 from likelier.labelling.pages import entered_page, label_page, message_page, results_page
 from likelier.labelling.requests import (
@@ -36,6 +36,7 @@ from likelier.labelling.requests import (
     body_of,
 )
 from likelier.labelling.safety import SESSION_SECONDS, USED_LINK, Guard, Sessions, cookie_name
+from likelier.labelling.turns import Given, RefusalError
 from likelier.labelling.view import turn_view
 
 STATIC = {
@@ -43,6 +44,7 @@ STATIC = {
     "label.js": "text/javascript",
     "item.js": "text/javascript",
     "keys.js": "text/javascript",
+    "words.js": "text/javascript",
     "server.js": "text/javascript",
     "results.js": "text/javascript",
     "icon.svg": "image/svg+xml",

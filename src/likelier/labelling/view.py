@@ -10,10 +10,10 @@ from typing import Any
 
 from likelier.data.records import Content, Message
 from likelier.data.transcripts import is_transcript, transcript_turns
-from likelier.labelling.desk import Progress, Turn
 from likelier.labelling.items import Item
 from likelier.labelling.rendering import as_json, as_markdown, as_text
 from likelier.labelling.state import Showing, State
+from likelier.labelling.turns import Progress, Turn
 
 SPEAKERS = {"user": "Person", "assistant": "Assistant", "system": "System", "tool": "Tool"}
 

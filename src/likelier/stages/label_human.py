@@ -20,11 +20,12 @@ from likelier.data.output import JsonLines
 from likelier.data.reading import load_records
 from likelier.errors import DataError, UsageError
 from likelier.labelling.assignment import Plan
-from likelier.labelling.desk import MAX_NAME, Desk, clean_name
+from likelier.labelling.desk import Desk
 from likelier.labelling.export import Exported, export
 from likelier.labelling.items import build_items
 from likelier.labelling.state import State
 from likelier.labelling.store import Store
+from likelier.labelling.turns import MAX_NAME, clean_name
 from likelier.manifest import write_manifest
 from likelier.stages.label_config import LabelConfig
 

@@ -3,9 +3,9 @@
 import { ask, listen } from "./keys.js";
 import { Ranking, element, showAnswers, showPrompt, showVotes } from "./item.js";
 import { Refused, leave, newKey, post, postUntilSaved, sendUnsent, tabName } from "./server.js";
+import { $, notify, say, showProgress, waiting } from "./words.js";
 
 const SETTLING = 250; // milliseconds in which keys do not yet answer a new item: a key pressed twice answers once
-const $ = (id) => document.getElementById(id);
 const tab = tabName();
 const decides = new URLSearchParams(location.search).get("item");
 const strengthAsked = document.body.dataset.strength === "true";
@@ -15,37 +15,6 @@ let turn = null;
 let ranking = null;
 let shownAt = 0;
 let busy = false;
-
-// Words
-
-function say(text) {
-  $("live").textContent = text;
-}
-
-function notify(text) {
-  $("notice").textContent = text;
-  $("notice").hidden = !text;
-}
-
-function waiting(yes) {
-  if (yes) notify("Not saved yet: the server does not answer. Your answer is kept here and sent again.");
-  else if ($("notice").textContent.startsWith("Not saved yet")) notify("");
-}
-
-function minutes(seconds) {
-  if (seconds < 90) return "about a minute";
-  return seconds < 5400 ? `about ${Math.round(seconds / 60)} min` : `about ${(seconds / 3600).toFixed(1)} h`;
-}
-
-function showProgress({ done, left, seconds }) {
-  const rate = seconds ? `${Math.max(1, Math.round(3600 / Math.max(seconds, 0.1)))} an hour` : null;
-  const rest = seconds && left ? minutes(left * seconds) : null;
-  const parts = [`${done} done`, `${left} to go`, rate, rest && `${rest} left`];
-  $("progress").textContent = parts.filter(Boolean).join(" · ");
-  const share = done + left ? Math.round((100 * done) / (done + left)) : 100;
-  $("bar").setAttribute("aria-valuenow", share);
-  $("bar").firstElementChild.style.setProperty("inline-size", `${share}%`);
-}
 
 // What is shown
 
@@ -242,11 +211,15 @@ async function guarded(work) {
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     notify(error.message);
-    if (error.status === 409 || error.status === 404) show(await post("/api/next", { annotator, tab }));
+    if (error.status === 409) await current().catch((again) => notify(again.message));
   } finally {
     busy = false;
     document.body.classList.remove("busy");
   }
+}
+
+async function current() {
+  show(await post("/api/next", { annotator, tab, item: decides }));
 }
 
 // The rest of the page
@@ -278,9 +251,8 @@ async function begin(name) {
   annotator = name;
   await guarded(async () => {
     const sent = await sendUnsent(tab, waiting);
-    const told = await post("/api/next", { annotator, tab, item: decides });
+    await current();
     notify(sent ? "An answer that had not reached the server was sent." : "");
-    show(told);
   });
 }
 
@@ -331,7 +303,7 @@ listen(() => {
 
 // What this page had before it may go to another at once.
 window.addEventListener("pagehide", () => {
-  if (turn?.item) leave({ annotator, tab, showing: turn.item.showing });
+  if (turn?.item) leave({ tab, showing: turn.item.showing });
 });
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();

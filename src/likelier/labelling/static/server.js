@@ -20,13 +20,16 @@ export function tabName() {
   return name;
 }
 
+const AGAIN = [0, 500, 502, 503]; // what may be better the next time
+
 export async function post(path, body) {
   const response = await fetch(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
-  });
-  const told = await response.json();
+  }).catch(() => null);
+  if (response === null) throw new Refused(0, "The server does not answer. Does it still run in its terminal?");
+  const told = await response.json().catch(() => ({ message: `The server answers nonsense (${response.status}).` }));
   if (!response.ok) throw new Refused(response.status, told.message);
   return told;
 }
@@ -47,7 +50,7 @@ export async function postUntilSaved(path, body, waiting) {
       waiting(false);
       return told;
     } catch (error) {
-      if (error instanceof Refused && error.status !== 503 && error.status !== 500) {
+      if (!AGAIN.includes(error.status)) {
         if (error.status !== 401) localStorage.removeItem(KEPT + body.key);
         throw error;
       }
