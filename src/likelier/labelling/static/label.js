@@ -78,13 +78,13 @@ function showVerdicts(count) {
       ? [
           verdictButton("t", "Tie with next", tieNext),
           verdictButton("⌫", "Take one off", takeOff),
-          verdictButton("b", "All bad", () => submit("both_bad", [places(count)])),
+          verdictButton("b", "All bad", () => judge("both_bad", [places(count)])),
           verdictButton("Enter", "Save", saveRanking, "primary"),
         ]
       : [
           verdictButton("1", "Answer 1", () => choosePlace(0), "side"),
-          verdictButton("t", "Tie", () => submit("tie", [[0, 1]])),
-          verdictButton("b", "Both bad", () => submit("both_bad", [[0, 1]])),
+          verdictButton("t", "Tie", () => judge("tie", [[0, 1]])),
+          verdictButton("b", "Both bad", () => judge("both_bad", [[0, 1]])),
           verdictButton("2", "Answer 2", () => choosePlace(1), "side"),
         ]),
   );
@@ -127,7 +127,7 @@ async function choosePlace(at) {
     return;
   }
   const answer = [[at], [1 - at]];
-  if (!strengthAsked) return submit("preference", answer);
+  if (!strengthAsked) return judge("preference", answer);
   if (busy || settling()) return;
   const told = await ask($("strength-dialog"));
   if (told !== "cancel") submit("preference", answer, { strength: told === "none" ? null : Number(told) });
@@ -151,14 +151,19 @@ function takeOff() {
 }
 
 function saveRanking() {
-  if (ranking.complete) submit(ranking.groups.length === 1 ? "tie" : "preference", ranking.groups);
+  if (ranking.complete) judge(ranking.groups.length === 1 ? "tie" : "preference", ranking.groups);
   else say("Not all answers are ranked yet.");
 }
 
 const settling = () => performance.now() - shownAt < SETTLING;
 
+// A verdict by a single key or button; what a dialog asked for is not hasty.
+function judge(verdict, groups) {
+  if (!settling()) submit(verdict, groups);
+}
+
 async function submit(verdict, groups, more = {}) {
-  if (busy || settling()) return;
+  if (busy) return;
   const { showing, version } = turn.item;
   const written = { reason: $("reason").value, edit: $("edit").value };
   const said = { showing, version, verdict, ranking: groups, ...written, ...more };
@@ -288,7 +293,7 @@ listen(() => {
   const count = turn.item.answers.length;
   const digits = Object.fromEntries(places(count).map((at) => [at + 1, () => choosePlace(at)]));
   if (ranking) {
-    const bad = () => submit("both_bad", [places(count)]);
+    const bad = () => judge("both_bad", [places(count)]);
     return { ...shared, ...digits, t: tieNext, Backspace: takeOff, b: bad, Enter: saveRanking };
   }
   return {
@@ -296,8 +301,8 @@ listen(() => {
     ...digits,
     ArrowLeft: () => choosePlace(0),
     ArrowRight: () => choosePlace(1),
-    t: () => submit("tie", [[0, 1]]),
-    b: () => submit("both_bad", [[0, 1]]),
+    t: () => judge("tie", [[0, 1]]),
+    b: () => judge("both_bad", [[0, 1]]),
   };
 });
 
