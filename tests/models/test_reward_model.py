@@ -126,6 +126,18 @@ def test_a_pad_token_that_ends_nothing_is_kept_and_spare_rows_are_used(tokenizer
     assert spare.model.get_input_embeddings().weight.shape[0] == 400
 
 
+def test_a_word_that_reads_pad_does_not_pad_and_a_special_token_of_that_name_does():
+    word = same_token()
+    word.add_tokens(["Pad", "<pad>"], special_tokens=False)
+    _, ours = made("llama", word)
+    assert ours.tokenizer.pad_token == PAD
+    named = same_token()
+    named.add_special_tokens({"additional_special_tokens": ["<|finetune_right_pad_id|>"]})
+    _, ours = made("llama", named)
+    assert ours.tokenizer.pad_token == "<|finetune_right_pad_id|>"
+    assert len(ours.tokenizer) == len(named)
+
+
 def test_the_head_starts_at_zero(tokenizer):
     ours = as_reward_model(
         Loaded(tiny("llama", dtype=torch.float32, vocab_size=384), tokenizer, "llama", "memory")

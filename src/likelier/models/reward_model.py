@@ -152,7 +152,9 @@ def _pad_token(model: Any, tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's own, or another that is there to pad, or a new one, which is added."""
     ends = {tokenizer.eos_token, *_end_tokens(model, tokenizer)}
     template = str(tokenizer.chat_template or "")
-    named = sorted(token for token in tokenizer.get_vocab() if token.strip("<|>[] ").lower() in _PAD_NAMES)
+    # Special ones alone: `Pad` is a word as well.
+    special = sorted(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    named = [token for token in special if token.strip("<|>[] ").lower() in _PAD_NAMES]
     for token in (tokenizer.pad_token, *named):
         if token is not None and token not in ends and token not in template:
             return str(token)
