@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -117,6 +119,15 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path
     model = tiny("llama", dtype=torch.float32, vocab_size=len(tokenizer), max_position_embeddings=512)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def patient_llama(tiny_llama: Path) -> Path:
+    """The same weights with a context that takes in a judge's rubric."""
+    folder = shutil.copytree(tiny_llama, tiny_llama.with_name("patient-llama"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 4096}))
     return folder
 
 

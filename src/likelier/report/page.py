@@ -109,23 +109,7 @@ class DemoPage:
 
 def render_page(page: DemoPage) -> str:
     """The page as HTML; all text of prompts and models is escaped."""
-    environment = Environment(
-        loader=PackageLoader("likelier", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number,
-        signed=signed,
-        interval=interval,
-        percent=percent,
-        interval_percent=interval_percent,
-        duration=duration,
-        plural=plural,
-    )
-    reward = _on_an_axis(page.reward)
+    reward = on_an_axis(page.reward)
     pictures = {
         "rewards": rewards_picture(page.comparison, reward=reward),
         "changes": changes_picture(page.comparison, reward=reward),
@@ -134,13 +118,34 @@ def render_page(page: DemoPage) -> str:
     }
     # The pictures are ours: their only text is numbers, fixed labels and the reward's name, escaped in SVG.
     safe = {name: Markup(svg) for name, svg in pictures.items()}
-    return environment.get_template("page.html.j2").render(page=page, pictures=safe)
+    return environment().get_template("page.html.j2").render(page=page, pictures=safe)
 
 
-def _on_an_axis(name: str) -> str:
+def environment() -> Environment:
+    """Where the templates of pages are found, with the filters that they use."""
+    found = Environment(
+        loader=PackageLoader("likelier", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(
+        number=number,
+        signed=signed,
+        interval=interval,
+        percent=percent,
+        interval_percent=interval_percent,
+        duration=duration,
+        plural=plural,
+    )
+    return found
+
+
+def on_an_axis(name: str) -> str:
     """A reward's name where there is room for 20 letters and a dollar sign begins a formula.
 
-    >>> _on_an_axis("vader"), _on_an_axis("regex:^[$]" + 20 * "9")
+    >>> on_an_axis("vader"), on_an_axis("regex:^[$]" + 20 * "9")
     ('vader', 'regex:^[\\\\$]999999999…')
     """
     short = name if len(name) <= 20 else f"{name[:19]}…"

@@ -11,13 +11,14 @@ import math
 import re
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from likelier.report.comparison import Comparison
+from likelier.stats import Estimate
 
 INK, FAINT, BEFORE, AFTER, DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "ink", FAINT: "faint", BEFORE: "before", AFTER: "after", DOWN: "down"}
@@ -116,6 +117,31 @@ def frontier_picture(comparison: Comparison, *, reward: str) -> str:
             xlabel="KL to the reference, nats per answer (dots: prompts)", ylabel=f"mean reward ({reward})"
         )
         return _svg(figure, "frontier", "Mean reward against KL to the reference")
+
+
+class Point(NamedTuple):
+    """A round's mean reward, and how far it has gone from the start; None is not at all."""
+
+    number: int
+    reward: Estimate
+    kl: Estimate | None
+
+
+def rounds_picture(points: Sequence[Point], *, reward: str) -> str:
+    """Mean reward against KL to the start, round by round."""
+    with rc_context(_STYLE):
+        figure, axes = _figure()
+        distances = [0.0 if point.kl is None else point.kl.value for point in points]
+        axes.plot(distances, [point.reward.value for point in points], color=FAINT, linewidth=1)
+        for point, distance in zip(points, distances, strict=True):
+            color, mark = (AFTER, "o") if point.number else (BEFORE, "s")
+            interval = None if point.kl is None else point.kl.interval
+            _cross(axes, distance, point.reward, interval, color, mark)
+            name = f"round {point.number}" if point.number else "before"
+            place = {"textcoords": "offset points", "xytext": (8, -12), "color": color}
+            axes.annotate(name, (distance, point.reward.value), **place)  # type: ignore[arg-type]
+        axes.set(xlabel="KL to the start, nats per answer", ylabel=f"mean reward ({reward})")
+        return _svg(figure, "rounds", "Mean reward against KL to the start, round by round")
 
 
 def _cross(

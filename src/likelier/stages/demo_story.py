@@ -17,6 +17,7 @@ from rich.table import Table
 from likelier.engines.sampling import SampledPrompt
 from likelier.report.comparison import Change, Comparison
 from likelier.report.page import Example, interval, interval_percent, number, percent, plural, signed
+from likelier.report.rounds import Labelling, Round
 from likelier.stages.demo_prompts import last_turn
 from likelier.stages.label_outcome import Labelled
 
@@ -158,6 +159,28 @@ class Story:
         why = "the interval holds 0" if reward.change.interval else "one prompt allows no interval"
         self.say(verdicts[comparison.verdict].format(why=why))
 
+    def command(self, command: str) -> None:
+        """A stage's command, before it runs."""
+        self.console.print(f"  [dim]$ {escape(command)}[/dim]", soft_wrap=True)
+
+    def labellings(self, labellings: Sequence[Labelling]) -> None:
+        """Who else labelled, and what came of it."""
+        self._columns([(f"[bold]{one.who}[/bold]", "", escape(one.result)) for one in labellings])
+
+    def rounds(self, rounds: Sequence[Round], learned: Sequence[Sequence[float]]) -> None:
+        """The result of every round, against the start."""
+        table = Table(box=None, pad_edge=False)
+        for name in ("round", "pairs", "mean reward", "gain over the start", "KL", "length", "reward model"):
+            table.add_column(name, justify="right")
+        for one, values in zip(rounds, learned, strict=True):
+            table.add_row(*_round_row(one), number(fmean(values)))
+        self.console.print(Padding(table, (1, 0, 0, 2), expand=False))
+
+    def ends(self, page: str) -> None:
+        """Where the page is."""
+        self.console.print(f"\n[bold]The page[/bold]  {escape(page)}", soft_wrap=True)
+        self.say(f"[dim]{self.total_seconds / 60:.1f} minutes in all[/dim]")
+
     def closing(self, page: str, commands: list[tuple[str, str]]) -> None:
         """Where the page is, and what to do next."""
         self.console.print(f"\n[bold]The page[/bold]  {escape(page)}", soft_wrap=True)
@@ -171,6 +194,21 @@ class Story:
 def _row(change: Change, digits: int) -> list[str]:
     before, after = number(change.before.value, digits), number(change.after.value, digits)
     return [change.name, before, after, signed(change.change.value, digits), interval(change.change, digits)]
+
+
+def _round_row(one: Round) -> list[str]:
+    compared = one.comparison
+    if compared is None:
+        return ["before", "", number(one.reward.value), "", "0", ""]
+    gain, length = compared.reward.change, compared.length
+    return [
+        str(one.number),
+        f"{one.pairs:,}",
+        number(one.reward.value),
+        f"{signed(gain.value)} {interval(gain)}",
+        number(compared.kl.value, 1),
+        f"{number(length.before.value, 1)} → {number(length.after.value, 1)}",
+    ]
 
 
 def _line(text: str) -> str:

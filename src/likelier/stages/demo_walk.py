@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +14,16 @@ from likelier.engines.decoding import generation_copy
 from likelier.engines.divergence import estimate_kl
 from likelier.engines.rewards import Reward, resolve_reward
 from likelier.engines.sampling import SampledPrompt
-from likelier.errors import UsageError, WorkError
+from likelier.errors import WorkError
 from likelier.models.loading import Loaded, load_model
 from likelier.report.comparison import Comparison, compare
 from likelier.report.page import Example
 from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_folder import check_folder, make_folder
 from likelier.stages.demo_pair import Pair, pair_logps, widest_pair
 from likelier.stages.demo_prompts import DemoPrompt, read_demo_prompts, write_demo_prompts
 from likelier.stages.demo_report import next_commands, write_report
+from likelier.stages.demo_size import HELD_OUT_SEED, Size, size_of
 from likelier.stages.demo_story import Story
 from likelier.stages.demo_time import PARAMETERS, expected_minutes
 from likelier.stages.dpo import dpo
@@ -32,23 +33,6 @@ from likelier.stages.label_outcome import Labelled
 from likelier.stages.sample import sample_file
 from likelier.stages.sample_config import SampleConfig
 from likelier.training.run import Run
-
-HELD_OUT_SEED = 1
-"""Added to the seed for held-out answers: they share no random number with those trained on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of everything."""
-
-    train_stride: int
-    """1 takes every training prompt, 3 every third."""
-    answers: int
-    held_out_answers: int
-
-
-FULL = Size(train_stride=1, answers=4, held_out_answers=8)
-QUICK = Size(train_stride=3, answers=4, held_out_answers=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +100,8 @@ def _prepare(config: DemoConfig) -> Walk:
     """Refuses what cannot work before anything takes time, and says how long the rest will."""
     reward = resolve_reward(config.reward)
     prompts = read_demo_prompts(config.prompts)
-    size = QUICK if config.quick else FULL
-    _check_folder(config)
+    size = size_of(quick=config.quick)
+    check_folder(config)
     new = Walk(config=config, size=size, folder=config.out, story=Story(), reward=reward, prompts=prompts)
     new.story.opening(model=new.model_name, reward=reward.name)
     if config.model is None:
@@ -146,7 +130,7 @@ def _load(new: Walk) -> Loaded:
         new.story.say(f"{new.model_name}, {parameters / 1e6:.1f} M parameters")
         if new.config.model is not None:
             new.story.expects(_minutes(new, parameters))
-    _make_folder(new.config)
+    make_folder(new.config)
     write_demo_prompts(new.folder / "prompts-train.jsonl", new.train_prompts)
     write_demo_prompts(new.folder / "prompts-held-out.jsonl", new.prompts["held-out"])
     return loaded
@@ -262,20 +246,3 @@ def _rewards(reward: Reward, sampled: Sequence[SampledPrompt]) -> list[list[floa
         reward([prompt.prompt] * len(prompt.completions), [answer.text for answer in prompt.completions])
         for prompt in sampled
     ]
-
-
-def _check_folder(config: DemoConfig) -> None:
-    """Raises `UsageError` where `out` holds something that would be lost."""
-    if not config.out.exists() or (config.out.is_dir() and not any(config.out.iterdir())):
-        return
-    if not (config.out / "prompts-train.jsonl").is_file():
-        raise UsageError(f"{config.out} holds something else than a demo: choose another --out")
-    if not config.overwrite:
-        raise UsageError(f"{config.out} is not empty: pass --overwrite, or choose another --out")
-
-
-def _make_folder(config: DemoConfig) -> None:
-    """An empty folder, without what an earlier demo left."""
-    if config.out.exists():
-        shutil.rmtree(config.out)
-    config.out.mkdir(parents=True)
