@@ -275,6 +275,7 @@ def test_skip_flag_guidelines_and_undo(visits: Visits) -> None:
     assert page.is_visible("text=Be fair")
     page.keyboard.press("1")
     page.keyboard.press("Escape")
+    page.wait_for_timeout(100)
     press(page, "s", answers=False)
     page.keyboard.press("Escape")
     page.wait_for_timeout(100)
@@ -524,6 +525,7 @@ def test_strength_by_keys(browser: Any, tmp_path: Path) -> None:
         for first, second in (("1", "3"), ("2", "Enter"), ("ArrowRight", "1")):
             press(page, first, answers=False)
             page.keyboard.press("Escape")
+            page.wait_for_timeout(100)
             press(page, first, answers=False)
             press(page, second)
         press(page, "t")

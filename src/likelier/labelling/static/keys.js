@@ -20,7 +20,7 @@ export function keyOf(event) {
 // `actions` are functions by key.
 export function listen(actions) {
   document.addEventListener("keydown", (event) => {
-    if (document.querySelector("dialog[open]")) return;
+    if (asking) return;
     const key = keyOf(event);
     const action = key === null ? undefined : actions()[key];
     if (!action) return;
@@ -29,8 +29,14 @@ export function listen(actions) {
   });
 }
 
+// Until the event of its closing has come, which is a moment after it has gone: a dialog opened meanwhile would take
+// that event for its own.
+let asking = false;
+
 // Opens a dialog; resolves to the value of the button that closed it. Digits choose what carries their sign.
-export function ask(dialog) {
+export async function ask(dialog) {
+  if (asking) return "cancel";
+  asking = true;
   return new Promise((done) => {
     dialog.returnValue = "cancel";
     const digits = (event) => {
@@ -47,6 +53,7 @@ export function ask(dialog) {
       "close",
       () => {
         dialog.removeEventListener("keydown", digits);
+        asking = false;
         done(dialog.returnValue);
       },
       { once: true },
