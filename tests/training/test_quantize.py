@@ -42,5 +42,6 @@ def test_nothing_is_asked_for_without_the_flag(tiny_llama: Path) -> None:
         revision=None,
         trust_remote_code=False,
         quantize=None,
+        rewards=False,
     )
     assert loading._quantization_options(wishes) == {}

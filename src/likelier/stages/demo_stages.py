@@ -197,7 +197,8 @@ def _other_labellers(way: _Way) -> list[Labelling]:
     first, config = way.round(1), way.config
     with way.story.step("The same answers, labelled by others"):
         asked = first / "to-judge.jsonl"
-        write_whole(asked, "".join((first / "preferences.jsonl").read_text().splitlines(True)[:JUDGED]))
+        rows = (first / "preferences.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        write_whole(asked, "".join(rows[:JUDGED]))
         verdicts = _judged(way, asked)
         way.calls.call(
             *("label", label, str(way.held_out(0))),
