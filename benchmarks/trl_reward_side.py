@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from benchmarks.common import peak_bytes, read_rows
-from benchmarks.trl_side import arguments, step_clock
+from benchmarks.trl_side import arguments, same_settings, step_clock
 
 
 def build(options: argparse.Namespace, rows: list[dict[str, str]], clock: Any) -> Any:
@@ -22,27 +22,7 @@ def build(options: argparse.Namespace, rows: list[dict[str, str]], clock: Any) -
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    config = trl.RewardConfig(
-        output_dir=str(options.out.with_suffix(".trl")),
-        per_device_train_batch_size=options.batch,
-        gradient_accumulation_steps=options.accumulate,
-        gradient_checkpointing=False,
-        bf16=options.precision == "bfloat16",
-        max_length=None,
-        num_train_epochs=1,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        seed=0,
-    )
+    config = trl.RewardConfig(**same_settings(options))
     model = AutoModelForSequenceClassification.from_pretrained(
         options.model, num_labels=1, dtype=torch.float32
     )

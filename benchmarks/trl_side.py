@@ -77,6 +77,33 @@ def step_clock() -> Any:
     return StepClock()
 
 
+def same_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Of every TRL trainer here: one epoch as likelier trains it, nothing written, no row cut."""
+    import torch
+
+    return {
+        "output_dir": str(options.out.with_suffix(".trl")),
+        "per_device_train_batch_size": options.batch,
+        "gradient_accumulation_steps": options.accumulate,
+        "gradient_checkpointing": False,
+        "bf16": options.precision == "bfloat16",
+        "max_length": None,
+        "num_train_epochs": 1,
+        "learning_rate": options.learning_rate,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 1.0,
+        "optim": "adamw_torch_fused",
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": 0,
+    }
+
+
 def build(options: argparse.Namespace, rows: list[dict[str, str]], clock: Any) -> Any:
     """The trainer, its reference pass already made where it is precomputed."""
     import torch
@@ -85,27 +112,7 @@ def build(options: argparse.Namespace, rows: list[dict[str, str]], clock: Any) -
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     config = trl.DPOConfig(
-        output_dir=str(options.out.with_suffix(".trl")),
-        per_device_train_batch_size=options.batch,
-        gradient_accumulation_steps=options.accumulate,
-        precompute_ref_log_probs=options.reference == "precomputed",
-        gradient_checkpointing=False,
-        bf16=options.precision == "bfloat16",
-        max_length=None,
-        num_train_epochs=1,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=1.0,
-        optim="adamw_torch_fused",
-        beta=0.1,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        seed=0,
+        **same_settings(options), precompute_ref_log_probs=options.reference == "precomputed", beta=0.1
     )
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(options.model)

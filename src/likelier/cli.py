@@ -247,9 +247,13 @@ def _overview() -> str:
 
 
 def _stage_help(stage: str) -> str:
+    from likelier.data.rows_config import RowsConfig
+
     config_class = _load(STAGES[stage].config)
     rows = []
-    for name, field in config_class.model_fields.items():
+    # How rows are read comes last: few ask for that.
+    for name in sorted(config_class.model_fields, key=lambda name: name in RowsConfig.model_fields):
+        field = config_class.model_fields[name]
         default = field.get_default(call_default_factory=True)
         shown = "" if default in (None, [], "", False) or field.is_required() else f" [{default}]"
         required = " (required)" if field.is_required() else ""

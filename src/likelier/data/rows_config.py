@@ -10,7 +10,7 @@ from likelier.config import StageConfig
 
 
 class RowsConfig(StageConfig):
-    """What a stage that scores rows reads of them."""
+    """How a stage that trains on rows, or scores them, reads them."""
 
     format: str | None = Field(None, description="format of the rows, where their columns do not tell")
     columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from likelier.data.columns import parse_columns
-from likelier.data.encoding import encode
+from likelier.data.encoding import Encoded, encode
 from likelier.data.faults import Fault
 from likelier.data.reading import load_records
 from likelier.data.records import Record
@@ -16,19 +16,50 @@ from likelier.data.trees import Tree
 from likelier.errors import DataError
 
 
-def usable_records(config: RowsConfig, data: Any, say: Callable[[str], None]) -> list[Record]:
-    """The rows of `data` that can be read.
+def read_rows(config: RowsConfig, data: Any) -> tuple[list[Record], list[Fault]]:
+    """The rows of `data` that can be read, and with --skip-bad-rows those that cannot.
 
     Raises:
         DataError: one that cannot, without --skip-bad-rows.
     """
-    records, faults = load_records(
+    return load_records(
         data,
         format=config.format,
         columns=parse_columns(config.columns),
         as_messages=config.as_ == "messages",
         skip_bad_rows=config.skip_bad_rows,
     )
+
+
+def encode_rows(
+    config: RowsConfig,
+    records: Sequence[Record],
+    tokenizer: Any,
+    *,
+    need: Need,
+    ties: Ties,
+    group_prompts: bool,
+) -> Encoded:
+    """The trees of `records`, and what was refused and counted on the way."""
+    return encode(
+        records,
+        tokenizer,
+        need=need,
+        max_length=config.max_length,
+        allow_template_edits=config.allow_template_edits,
+        cut_answers=config.cut_answers,
+        group_prompts=group_prompts,
+        ties=ties,
+    )
+
+
+def usable_records(config: RowsConfig, data: Any, say: Callable[[str], None]) -> list[Record]:
+    """The rows of `data` that can be read; those left out are counted aloud.
+
+    Raises:
+        DataError: one that cannot, without --skip-bad-rows.
+    """
+    records, faults = read_rows(config, data)
     if faults:
         say(f"left out as unusable: {by_kind(faults)}")
     return records
@@ -44,21 +75,12 @@ def usable_trees(
     group_prompts: bool,
     say: Callable[[str], None],
 ) -> list[Tree]:
-    """The trees of `records`.
+    """The trees of `records`; rows left out are counted aloud.
 
     Raises:
         DataError: one that cannot be used, without --skip-bad-rows.
     """
-    encoded = encode(
-        records,
-        tokenizer,
-        need=need,
-        max_length=config.max_length,
-        allow_template_edits=config.allow_template_edits,
-        cut_answers=config.cut_answers,
-        group_prompts=group_prompts,
-        ties=ties,
-    )
+    encoded = encode_rows(config, records, tokenizer, need=need, ties=ties, group_prompts=group_prompts)
     if encoded.refused and not config.skip_bad_rows:
         raise DataError(
             f"{len(encoded.refused)} rows cannot be scored; the first: {encoded.refused[0]}"

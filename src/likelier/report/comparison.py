@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from likelier.data.records import Content
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.stats import Estimate, accuracy_interval, mean_interval, paired_interval
 from likelier.stats.repetition import repetition
@@ -85,6 +86,16 @@ def compare(
         rewards_after=rewards_after,
         kl_per_prompt=[fmean(values) for values in kl],
     )
+
+
+def rewards_of(
+    reward: Callable[[Sequence[Content], Sequence[str]], list[float]], sampled: Sequence[SampledPrompt]
+) -> list[list[float]]:
+    """The reward of every answer, `[prompts][answers]`."""
+    return [
+        reward([prompt.prompt] * len(prompt.completions), [answer.text for answer in prompt.completions])
+        for prompt in sampled
+    ]
 
 
 def win_rate(before: list[list[float]], after: list[list[float]]) -> Estimate:

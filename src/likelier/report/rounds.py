@@ -61,6 +61,8 @@ class RoundsPage:
     model: str
     reward: str
     reward_meaning: str
+    prompts: Sequence[str]
+    """What the held-out prompts ask."""
     rounds: Sequence[Round]
     learned: Sequence[Sequence[float]]
     """What the reward model gives each round's answers."""
@@ -78,14 +80,9 @@ class RoundsPage:
     @property
     def side_by_side(self) -> list[tuple[str, list[tuple[int, str, float]]]]:
         """Prompts, each with (round, first answer, its reward)."""
-        count = min(SHOWN, len(self.rounds[0].answers))
-        indices = [number * len(self.rounds[0].answers) // count for number in range(count)]
-        return [(_asked(self.rounds[0].answers[i]), [_first(one, i) for one in self.rounds]) for i in indices]
-
-
-def mean_learned(values: Sequence[float]) -> float:
-    """The mean of a reward model's numbers over a round's answers."""
-    return fmean(values)
+        count = min(SHOWN, len(self.prompts))
+        indices = [number * len(self.prompts) // count for number in range(count)]
+        return [(self.prompts[i], [_first(one, i) for one in self.rounds]) for i in indices]
 
 
 def render_rounds(page: RoundsPage) -> str:
@@ -96,12 +93,7 @@ def render_rounds(page: RoundsPage) -> str:
     ]
     # The picture is ours: its only text is numbers, fixed labels and the reward's name, escaped in SVG.
     picture = Markup(rounds_picture(points, reward=on_an_axis(page.reward)))
-    return environment().get_template("rounds.html.j2").render(page=page, picture=picture, mean=mean_learned)
-
-
-def _asked(answered: SampledPrompt) -> str:
-    prompt = answered.prompt
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+    return environment().get_template("rounds.html.j2").render(page=page, picture=picture, mean=fmean)
 
 
 def _first(one: Round, index: int) -> tuple[int, str, float]:

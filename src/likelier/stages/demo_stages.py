@@ -16,29 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from likelier.engines.rewards import Reward, resolve_reward
-from likelier.engines.sampling import SampledCompletion, SampledPrompt
+from likelier.engines.sampling import SampledPrompt
 from likelier.errors import WorkError
 from likelier.manifest import versions, write_whole
 from likelier.models.cards import model_card
 from likelier.models.loading import load_model
 from likelier.models.saving import save_model
-from likelier.report.comparison import compare
+from likelier.report.comparison import compare, rewards_of
 from likelier.report.rounds import Labelling, Round, RoundsPage, render_rounds
 from likelier.stages.demo import DemoConfig
 from likelier.stages.demo_calls import Calls
 from likelier.stages.demo_folder import check_folder, make_folder
-from likelier.stages.demo_prompts import DemoPrompt, read_demo_prompts, write_demo_prompts
+from likelier.stages.demo_prompts import DemoPrompt, last_turn, read_demo_prompts, write_demo_prompts
 from likelier.stages.demo_size import HELD_OUT_SEED, Size, size_of
 from likelier.stages.demo_story import Story
 from likelier.stages.dpo import dpo
 from likelier.stages.label import label
 from likelier.stages.reward import reward
-from likelier.stages.sample import sample
+from likelier.stages.sample import as_sampled, sample
 from likelier.stages.score import score
 
 JUDGED = 24
 """Prompts of the first round whose preferences the judge is asked about."""
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +111,8 @@ def _begin(config: DemoConfig) -> _Way:
 
 def _round_zero(way: _Way) -> Round:
     with way.story.step("Before: answers to prompts about subjects never trained on"):
-        rows = _answer_held_out(way, 0)
-    return Round(number=0, answers=_sampled(rows), rewards=_rewards(way.truth, rows))
+        answers = _answer_held_out(way, 0)
+    return Round(number=0, answers=answers, rewards=rewards_of(way.truth, answers))
 
 
 def _round(way: _Way, number: int, before: Round) -> Round:
@@ -147,7 +146,7 @@ def _round(way: _Way, number: int, before: Round) -> Round:
             seed=config.seed,
             out=folder / "dpo",
         )
-        rows = _answer_held_out(way, number)
+        answers = _answer_held_out(way, number)
         # With β = 1 the reward of `score` is the log-ratio to the start, whose mean estimates the KL. What is no text
         # (an empty answer, NUL bytes) is left out here alone.
         ratios = way.calls.call(
@@ -159,10 +158,10 @@ def _round(way: _Way, number: int, before: Round) -> Round:
             skip_bad_rows=True,
             out=folder / "log-ratios.jsonl",
         )
-    rewards = _rewards(way.truth, rows)
+    rewards = rewards_of(way.truth, answers)
     comparison = compare(
         before.answers,
-        _sampled(rows),
+        answers,
         rewards_before=before.rewards,
         rewards_after=rewards,
         kl=[line["rewards"] for line in ratios],
@@ -170,7 +169,7 @@ def _round(way: _Way, number: int, before: Round) -> Round:
     )
     return Round(
         number=number,
-        answers=_sampled(rows),
+        answers=answers,
         rewards=rewards,
         pairs=labelled.pairs,
         comparison=comparison,
@@ -178,9 +177,9 @@ def _round(way: _Way, number: int, before: Round) -> Round:
     )
 
 
-def _answer_held_out(way: _Way, number: int) -> Rows:
+def _answer_held_out(way: _Way, number: int) -> list[SampledPrompt]:
     """With the same random numbers in every round: differences are the model's."""
-    rows: Rows = way.calls.call(
+    rows = way.calls.call(
         *("sample", sample),
         model=str(way.policy(number)),
         prompts=str(way.folder / "prompts-held-out.jsonl"),
@@ -189,7 +188,8 @@ def _answer_held_out(way: _Way, number: int) -> Rows:
         seed=way.config.seed + HELD_OUT_SEED,
         out=way.held_out(number),
     )
-    return rows
+    # Nothing here reads the prompts' tokens.
+    return as_sampled(rows, [[]] * len(rows))
 
 
 def _other_labellers(way: _Way) -> list[Labelling]:
@@ -266,25 +266,6 @@ def _accuracy(result: dict[str, Any]) -> str:
     return f"agrees with the reward on held-out pairs: {value:.2f}{interval}, n = {result['eval/pairs']}"
 
 
-def _sampled(rows: Rows) -> list[SampledPrompt]:
-    return [
-        SampledPrompt(
-            id=row["id"],
-            prompt=row["prompt"],
-            prompt_tokens=[],
-            completions=[SampledCompletion(**answer) for answer in row["completions"]],
-        )
-        for row in rows
-    ]
-
-
-def _rewards(truth: Reward, rows: Rows) -> list[list[float]]:
-    return [
-        truth([row["prompt"]] * len(row["completions"]), [answer["text"] for answer in row["completions"]])
-        for row in rows
-    ]
-
-
 def _write(
     way: _Way, rounds: list[Round], labellings: list[Labelling], learned: list[list[float]]
 ) -> tuple[Path, Path]:
@@ -292,6 +273,7 @@ def _write(
         model=way.config.model or "SmolLM2-135M-Instruct",
         reward=way.truth.name,
         reward_meaning=way.truth.meaning,
+        prompts=[last_turn(prompt.prompt) for prompt in way.prompts["held-out"]],
         rounds=rounds,
         learned=learned,
         labellings=labellings,

@@ -183,8 +183,7 @@ class Story:
 
     def closing(self, page: str, commands: list[tuple[str, str]]) -> None:
         """Where the page is, and what to do next."""
-        self.console.print(f"\n[bold]The page[/bold]  {escape(page)}", soft_wrap=True)
-        self.say(f"[dim]{self.total_seconds / 60:.1f} minutes in all[/dim]")
+        self.ends(page)
         self.console.print("\n[bold]Next[/bold]")
         for what, command in commands:
             self.say(f"[dim]# {escape(what)}[/dim]")

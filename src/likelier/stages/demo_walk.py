@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from likelier.engines.rewards import Reward, resolve_reward
 from likelier.engines.sampling import SampledPrompt
 from likelier.errors import WorkError
 from likelier.models.loading import Loaded, load_model
-from likelier.report.comparison import Comparison, compare
+from likelier.report.comparison import Comparison, compare, rewards_of
 from likelier.report.page import Example
 from likelier.stages.demo import DemoConfig
 from likelier.stages.demo_folder import check_folder, make_folder
@@ -232,17 +232,10 @@ def _measure(
         comparison = compare(
             before,
             after,
-            rewards_before=_rewards(new.reward, before),
-            rewards_after=_rewards(new.reward, after),
+            rewards_before=rewards_of(new.reward, before),
+            rewards_after=rewards_of(new.reward, after),
             kl=kl.values,
             kl_estimator=kl.estimator,
         )
         new.story.measured(comparison)
     return comparison
-
-
-def _rewards(reward: Reward, sampled: Sequence[SampledPrompt]) -> list[list[float]]:
-    return [
-        reward([prompt.prompt] * len(prompt.completions), [answer.text for answer in prompt.completions])
-        for prompt in sampled
-    ]

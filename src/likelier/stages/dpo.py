@@ -12,13 +12,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from likelier.config import named, named_data
+from likelier.config import named
 from likelier.training.config import DpoConfig
 from likelier.training.loop import OnStep
 from likelier.training.preferences import preferences
 from likelier.training.preparation import resolve_loss
 from likelier.training.run import Run
-from likelier.training.session import Inputs, command, train
+from likelier.training.session import Inputs, command, settings_of, train
 
 
 def dpo(
@@ -56,20 +56,12 @@ def dpo(
     >>> run.metrics[0]["loss"]  # doctest: +SKIP
     0.6931471805599453
     """
-    values = {"out": out, "beta": beta, "reference": named(reference), **config}
-    settings = DpoConfig.build(
-        {
-            **{key: value for key, value in values.items() if value is not None},
-            "model": named(model),
-            "data": named_data(data),
-            "eval_data": named_data(eval_data),
-            "loss": named(loss),
-        }
-    )
+    inputs = Inputs(model, data, eval_data, tokenizer)
+    given = {"out": out, "beta": beta, "reference": named(reference), "loss": named(loss)}
+    settings = settings_of(DpoConfig, inputs, **given, **config)
     method = preferences(
         settings, resolve_loss(settings, loss, given=settings.model_fields_set), reference=reference
     )
-    inputs = Inputs(model, data, eval_data, tokenizer)
     return train(settings, method, inputs, on_step=on_step, say=lambda text: None, quiet=True)
 
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from likelier.config import named, named_data
 from likelier.training.config import RewardConfig
 from likelier.training.loop import OnStep
 from likelier.training.rewarding import rewarding
 from likelier.training.run import Run
-from likelier.training.session import Inputs, command, train
+from likelier.training.session import Inputs, command, settings_of, train
 
 
 def reward(
@@ -50,15 +49,8 @@ def reward(
     >>> run.metrics[0]["loss"]  # doctest: +SKIP
     0.6931471805599453
     """
-    settings = RewardConfig.build(
-        {
-            **{key: value for key, value in {"out": out, **config}.items() if value is not None},
-            "model": named(model),
-            "data": named_data(data),
-            "eval_data": named_data(eval_data),
-        }
-    )
     inputs = Inputs(model, data, eval_data, tokenizer)
+    settings = settings_of(RewardConfig, inputs, out=out, **config)
     return train(settings, rewarding(settings), inputs, on_step=on_step, say=lambda text: None, quiet=True)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ def sample_file(
     prompts = read_prompts(config, config.prompts, lambda text: None)
     work = SampleWork(config, Local(config, model, tokenizer), prompts, lambda text: None)
     rows = work.run(on_progress or (lambda count: None)).rows
+    return as_sampled(rows, encode_prompts(tokenizer, prompts))
+
+
+def as_sampled(rows: Sequence[Row], prompt_tokens: Sequence[list[int]]) -> list[SampledPrompt]:
+    """Rows as they stand in the file, and their prompts' tokens, as what was sampled."""
     return [
         SampledPrompt(
             id=row["id"],
@@ -87,7 +92,7 @@ def sample_file(
             prompt_tokens=tokens,
             completions=[SampledCompletion(**answer) for answer in row["completions"]],
         )
-        for row, tokens in zip(rows, encode_prompts(tokenizer, prompts), strict=True)
+        for row, tokens in zip(rows, prompt_tokens, strict=True)
     ]
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from likelier.config import named, named_data
 from likelier.models.adapters import is_adapted
 from likelier.models.chat import stopping_at_turns, with_template
 from likelier.models.loading import Loaded
@@ -22,7 +21,7 @@ from likelier.training.imitation import imitation
 from likelier.training.loop import OnStep
 from likelier.training.method import Method
 from likelier.training.run import Run
-from likelier.training.session import Inputs, command, train
+from likelier.training.session import Inputs, command, settings_of, train
 
 
 def sft(
@@ -55,15 +54,8 @@ def sft(
     >>> sorted(run.metrics[0])[:3]  # doctest: +SKIP
     ['epoch', 'examples_per_second', 'examples_seen']
     """
-    settings = SftConfig.build(
-        {
-            **{key: value for key, value in {"out": out, **config}.items() if value is not None},
-            "model": named(model),
-            "data": named_data(data),
-            "eval_data": named_data(eval_data),
-        }
-    )
     inputs = Inputs(model, data, eval_data, tokenizer)
+    settings = settings_of(SftConfig, inputs, out=out, **config)
     return train(settings, _method(settings), inputs, on_step=on_step, say=lambda text: None, quiet=True)
 
 

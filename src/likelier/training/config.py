@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from likelier.config import StageConfig
+from likelier.data.rows_config import RowsConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -23,7 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """`paper`: the settings of arXiv 2305.18290, appendix B."""
 
 
-class TrainingConfig(StageConfig):
+class TrainingConfig(RowsConfig):
     """What every training stage reads."""
 
     full_rate: ClassVar[float] = 1e-6
@@ -42,17 +43,6 @@ class TrainingConfig(StageConfig):
         None, gt=0, lt=1, description="hold out this share of the data, by prompt"
     )
     out: Path | None = Field(None, description="run folder")
-    format: str | None = Field(None, description="format of the rows, where their columns do not tell")
-    columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
-    as_: Literal["text", "messages"] = Field(
-        "text", description="read plain strings as raw text or as chat messages"
-    )
-    max_length: PositiveInt | None = Field(None, description="tokens of an answer with its prompt, at most")
-    cut_answers: bool = Field(
-        False, description="cut answers that are too long, rather than refuse their rows"
-    )
-    allow_template_edits: bool = Field(False, description="keep rows whose text the chat template changes")
-    skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
     group_prompts: bool = Field(True, description="rows of one prompt share a tree and its forward")
     weigh: Literal["rows", "prompts"] = Field("rows", description="prompts: each prompt has weight 1")
 

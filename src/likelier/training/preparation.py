@@ -6,16 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from likelier.data.columns import parse_columns
-from likelier.data.encoding import encode
 from likelier.data.faults import Fault
 from likelier.data.grouping import cut_groups, weigh_prompts
-from likelier.data.reading import load_records
 from likelier.data.records import Record
 from likelier.data.selection import Need, Ties
 from likelier.data.splitting import hash_records, split_by_prompt
 from likelier.data.tokens import Tokenization
 from likelier.data.trees import Tree
+from likelier.data.usable import by_kind, encode_rows, read_rows
 from likelier.errors import DataError, UsageError
 from likelier.objectives import Objective, check_options, resolve, with_sft
 from likelier.training.config import DpoConfig, TrainingConfig
@@ -102,15 +100,9 @@ def need_of(objective: Objective) -> Need:
 
 
 def _records(config: TrainingConfig, data: Any, notes: list[str]) -> tuple[list[Record], list[Fault]]:
-    records, faults = load_records(
-        data,
-        format=config.format,
-        columns=parse_columns(config.columns),
-        as_messages=config.as_ == "messages",
-        skip_bad_rows=config.skip_bad_rows,
-    )
+    records, faults = read_rows(config, data)
     if faults:
-        notes.append(f"left out as unusable: {_by_kind(faults)}")
+        notes.append(f"left out as unusable: {by_kind(faults)}")
     return records, faults
 
 
@@ -124,24 +116,17 @@ def _trees(
     notes: list[str],
 ) -> list[Tree]:
     """The trees of `records`; `faults` are the rows that were left out while they were read."""
-    encoded = encode(
-        records,
-        tokenizer,
-        need=need,
-        max_length=config.max_length,
-        allow_template_edits=config.allow_template_edits,
-        cut_answers=config.cut_answers,
-        group_prompts=config.group_prompts,
-        ties=ties,
+    encoded = encode_rows(
+        config, records, tokenizer, need=need, ties=ties, group_prompts=config.group_prompts
     )
     if encoded.refused and not config.skip_bad_rows:
         raise DataError(
             f"{len(encoded.refused)} of {len(records)} rows cannot be used"
-            f" ({_by_kind(encoded.refused)}); the first: {encoded.refused[0]}"
+            f" ({by_kind(encoded.refused)}); the first: {encoded.refused[0]}"
             " (--skip-bad-rows leaves such rows out, `likelier check --model …` lists them)"
         )
     if encoded.refused:
-        notes.append(f"left out as unusable: {_by_kind(encoded.refused)}")
+        notes.append(f"left out as unusable: {by_kind(encoded.refused)}")
     noticed = ", ".join(f"{kind} {count}" for kind, count in encoded.counts.most_common())
     if noticed:
         notes.append(f"noticed: {noticed}")
@@ -160,14 +145,9 @@ def _weight(tree: Tree) -> float:
 
 def _nothing_left(faults: Sequence[Fault], noticed: str) -> DataError:
     """What became of the rows, where none is left: the notes that say so would never be printed."""
-    reasons = [f"left out as unusable: {_by_kind(faults)}; the first: {faults[0]}"] if faults else []
+    reasons = [f"left out as unusable: {by_kind(faults)}; the first: {faults[0]}"] if faults else []
     reasons += [f"noticed: {noticed}"] if noticed else []
     why = f" ({'; '.join(reasons)})" if reasons else ""
     return DataError(
         f"the data holds no row that can be trained on{why}; `likelier check --model …` lists them"
     )
-
-
-def _by_kind(faults: Sequence[Fault]) -> str:
-    kinds = [fault.kind for fault in faults]
-    return ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))

@@ -6,8 +6,9 @@ import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from likelier.config import named, named_data
 from likelier.manifest import as_json
 from likelier.scoring.limits import require_context
 from likelier.training.config import SamplingConfig, TrainingConfig
@@ -27,6 +28,8 @@ from likelier.training.run import Run
 from likelier.training.samples import read_sample_prompts, require_room
 from likelier.training.trackers import require_tracker
 
+Settings = TypeVar("Settings", bound=TrainingConfig)
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -36,6 +39,22 @@ class Inputs:
     data: Any
     eval_data: Any = None
     tokenizer: Any = None
+
+
+def settings_of(config: type[Settings], inputs: Inputs, **values: Any) -> Settings:
+    """The settings of a call from Python: inputs by their names, and of `values` what is given.
+
+    Raises:
+        UsageError: a setting that there is not, or that cannot be.
+    """
+    return config.build(
+        {
+            **{name: value for name, value in values.items() if value is not None},
+            "model": named(inputs.model),
+            "data": named_data(inputs.data),
+            "eval_data": named_data(inputs.eval_data),
+        }
+    )
 
 
 def train(
