@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check bench million format clean
+.PHONY: help demo test check bench bench-sampling million format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo 'make test     all tests, and every example in a docstring'
 	@echo 'make check    format, lint, types'
 	@echo 'make bench    likelier against TRL on this machine'
+	@echo 'make bench-sampling  sampling against model.generate of transformers'
 	@echo 'make million  likelier check on a million rows: its memory must stay under 1 GB'
 	@echo 'make format   put the code in its format'
 	@echo 'make clean    delete the environments and what tools have cached'
@@ -32,6 +33,9 @@ check: .venv/installed
 
 bench: .venv/installed .venv/model .venv-trl/installed
 	.venv/bin/python -m benchmarks.bench --trl-python .venv-trl/bin/python $(ARGS)
+
+bench-sampling: .venv/installed .venv/model
+	.venv/bin/python -m benchmarks.sampling $(ARGS)
 
 million: .venv/installed
 	.venv/bin/python -m benchmarks.check_rows $(ARGS)

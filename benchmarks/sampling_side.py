@@ -27,6 +27,9 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--side", choices=["likelier", "generate"], required=True)
     made.add_argument("--precision", choices=["bfloat16", "float32"], default="bfloat16")
     made.add_argument("--batch", type=int, default=8, help="generate: prompts per call")
+    made.add_argument(
+        "--cache", choices=["dynamic", "static"], default="dynamic", help="generate: its cache of keys"
+    )
     made.add_argument("--answers", type=int, default=4)
     made.add_argument("--max-new-tokens", type=int, default=64)
     return made.parse_args()
@@ -76,6 +79,7 @@ def generate_side(options: argparse.Namespace) -> Callable[[Sequence[str]], Answ
                 top_k=0,
                 num_return_sequences=options.answers,
                 max_new_tokens=options.max_new_tokens,
+                cache_implementation=options.cache,
             )
             rows = output[:, inputs["input_ids"].shape[1] :].tolist()
             tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -107,6 +111,7 @@ def main() -> None:
         "side": options.side,
         "precision": options.precision,
         "batch": options.batch,
+        "cache": options.cache,
         "prompts": len(prompts),
         "answers": len(answers),
         "tokens": sum(map(len, answers)),
