@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 Cells: TypeAlias = Float64[Tensor, "prompts completions"]
 """A value for every completion y of every prompt x: log-probabilities, rewards."""
 PerPrompt: TypeAlias = Float64[Tensor, " prompts"]
 Number: TypeAlias = Float64[Tensor, ""]
+Versus: TypeAlias = Float64[Tensor, "prompts completions completions"]
+"""A value for every ordered pair (y_i, y_j) of a prompt's completions."""
+Places: TypeAlias = Int64[Tensor, " pairs"]
+"""Numbers of prompts or completions, one for each comparison."""
+Weights: TypeAlias = Float64[Tensor, " pairs"]
+Vector: TypeAlias = Float64[Tensor, " parameters"]
+"""The parameters of a policy, or a direction among them."""
