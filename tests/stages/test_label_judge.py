@@ -23,12 +23,13 @@ import likelier
 from likelier import cli
 from likelier.data.reading import load_records, read
 from likelier.data.records import Record
+from likelier.engines.judge_figures import figures_of
 from likelier.engines.judges import Said
 from likelier.engines.protocol import Failure
+from likelier.engines.verdicts import Judged, decided, mean_gap, why_not
 from likelier.errors import DataError, UsageError, WorkError
-from likelier.stages.label_figures import figures_of
 from likelier.stages.label_outcome import Labelled
-from likelier.stages.label_verdicts import Judged, cases_of, decided, mean_gap, why_not
+from likelier.stages.label_pairs import cases_of
 from likelier.stats.intervals import wilson
 from tests.engines.stub_server import DROP, HALF, HANG, Status, StubServer, Text, answers
 from tests.engines.test_rubric import blocks

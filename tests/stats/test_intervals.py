@@ -159,7 +159,26 @@ def test_a_tie_counts_one_half():
     assert accuracy_interval([1.0, 0.0]).value == 0.75
     assert accuracy_interval([0.0, 0.0, 0.0]).value == 0.5
     assert accuracy_interval([-0.0, 5e-324, -5e-324, 0.0]).value == 0.5
-    assert accuracy_interval([1.0, 0.0]).interval == wilson(1.5, 2).interval
+
+
+def test_ties_are_neither_certain_nor_as_uncertain_as_wins_and_losses():
+    """Wilson's formula at the rows without ties that vary as much: 60 wins, 30 ties, 10 losses have variance 0.1125."""
+    found = accuracy_interval([1.0] * 60 + [0.0] * 30 + [-1.0] * 10)
+    independent = 0.75 * 0.25 / (0.1125 / 99)
+    shrink = stats.t.ppf(0.975, 99) ** 2 / independent
+    half = (shrink * 0.75 * 0.25 + shrink**2 / 4) ** 0.5 / (1 + shrink)
+    assert found.value == 0.75
+    assert found.high - found.low == pytest.approx(2 * half, rel=1e-12)
+    assert found.high - found.low < wilson(75, 100).high - wilson(75, 100).low
+    tied = accuracy_interval([0.0] * 50)
+    assert (tied.value, tied.interval) == (0.5, pytest.approx(_wilson_t(0.5, 50)))
+
+
+def _wilson_t(share, n):
+    shrink = stats.t.ppf(0.975, n - 1) ** 2 / n
+    half = (shrink * share * (1 - share) + shrink**2 / 4) ** 0.5 / (1 + shrink)
+    centre = (share + shrink / 2) / (1 + shrink)
+    return centre - half, centre + half
 
 
 def test_accuracy_without_clusters_is_wilsons():

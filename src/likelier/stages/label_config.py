@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from likelier.config import StageConfig
+from likelier.engines.judge_config import JudgeConfig
 
 Labeller = Literal["reward", "judge", "human"]
 
@@ -28,7 +28,7 @@ OWN_SETTINGS = {name: readers for readers, names in _SETTINGS_OF.items() for nam
 """Settings that not every labeller reads, and those that do."""
 
 
-class LabelConfig(StageConfig):
+class LabelConfig(JudgeConfig):
     """The settings of `likelier label`."""
 
     positional: ClassVar[tuple[str, ...]] = ("samples",)
@@ -52,27 +52,9 @@ class LabelConfig(StageConfig):
         None, description="reward: noisy labels, the higher score preferred with σ(gap / temperature)"
     )
     label_temperature: PositiveFloat = Field(1.0, description="reward: of --draw, in units of the score")
-    judge: Literal["local", "openai"] = Field(
-        "local", description="judge: a model loaded here, or one behind an OpenAI-compatible address"
-    )
-    judge_model: str | None = Field(
-        None, description="judge: folder, hub name, .gguf file or smollm2; of a server, its name there"
-    )
-    verdict: Literal["text", "log-odds"] = Field(
-        "text", description="judge: what it writes, or the log-odds of A and B (local alone)"
-    )
-    rubric: Path | None = Field(
-        None, description="judge: a file with {prompt}, {answer_a}, {answer_b}, {verdict}; ours unless given"
-    )
-    judge_max_tokens: PositiveInt = Field(256, description="judge: of what it writes")
     precision: Literal["bfloat16", "float32", "float64"] | None = Field(
         None, description="local judge: bfloat16 where the processor has it, else float32"
     )
-    base_url: str | None = Field(None, description="openai judge: its address, as http://127.0.0.1:8000/v1")
-    api_key_variable: str | None = Field(None, description="openai judge: environment variable with the key")
-    concurrency: PositiveInt = Field(8, description="openai judge: questions under way at once")
-    retries: NonNegativeInt = Field(5, description="openai judge: attempts after a failed one")
-    timeout: PositiveFloat = Field(600.0, description="openai judge: seconds for one answer")
     annotators: list[str] = Field(
         default_factory=list, description="human: who may label; may be repeated; anybody unless given"
     )
@@ -137,18 +119,8 @@ class LabelConfig(StageConfig):
             )
         if self.pairs in ("ranking", "best-worst"):
             raise ValueError(f"--pairs {self.pairs} needs scores; a judge takes all, ring or adjacent")
-        if (self.base_url is None) == (self.judge == "openai"):
-            raise ValueError("--judge openai and --base-url belong together: give both or neither")
-        kind = "--verdict log-odds" if self.verdict == "log-odds" else f"--judge {self.judge}"
-        unread = ["judge_max_tokens"] if self.verdict == "log-odds" else ["min_gap"]
-        unread += (
-            ["precision"]
-            if self.judge == "openai"
-            else ["api_key_variable", "concurrency", "retries", "timeout"]
-        )
-        if self.judge == "openai" and self.verdict == "log-odds":
-            raise ValueError("--verdict log-odds reads the model's own probabilities: it needs --judge local")
-        for name in unread:
-            if name in self.model_fields_set:
-                kind = "--verdict text" if name == "min_gap" else kind
-                raise ValueError(f"--{name.replace('_', '-')} says nothing to {kind}; leave it out")
+        self.check_judge()
+        if self.judge == "openai" and "precision" in self.model_fields_set:
+            raise ValueError("--precision says nothing to --judge openai; leave it out")
+        if self.verdict == "text" and "min_gap" in self.model_fields_set:
+            raise ValueError("--min-gap says nothing to --verdict text; leave it out")

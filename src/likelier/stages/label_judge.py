@@ -21,18 +21,16 @@ from typing import Any
 from likelier.data.labelled import labelled_row
 from likelier.data.output import JsonLines
 from likelier.data.reading import load_records
-from likelier.data.records import Record
-from likelier.engines.judges import Judge, Said, ServerJudge
+from likelier.engines.judge_figures import figures_of
+from likelier.engines.judges import Said
+from likelier.engines.judging import judge_cases, judge_notes, judge_of
 from likelier.engines.protocol import Failure
-from likelier.engines.reply_cache import ReplyCache, reply_key
 from likelier.engines.rubric import Rubric, Verdict
-from likelier.engines.server import Server
+from likelier.engines.verdicts import Judged, mean_gap, why_not
 from likelier.errors import DataError, UsageError, WorkError
-from likelier.models.sources import cache_folder
 from likelier.stages.label_config import LabelConfig
-from likelier.stages.label_figures import figures_of, told
-from likelier.stages.label_outcome import Labelled, counted, say_faults, write_labelled
-from likelier.stages.label_verdicts import Judged, cases_of, decided, mean_gap, why_not
+from likelier.stages.label_outcome import Labelled, counted, say_faults, told, write_labelled
+from likelier.stages.label_pairs import cases_of
 
 Say = Callable[[str], None]
 
@@ -56,16 +54,11 @@ def label_by_judge(
     if not cases:
         why = counted(left_out) or "no prompt has two answers"
         raise DataError(f"{config.samples}: nothing to compare ({why}): give rows with two answers or more")
-    judge = _judge(config, judge_model, tokenizer)
+    judge = judge_of(config, judge_model, tokenizer, precision=config.precision)
     try:
-        questions = [question for case in cases for question in _questions(rubric, case.record, config)]
-        replies, known = _replies(judge, questions, say=say)
+        judged, known = judge_cases(judge, cases, config, min_gap=config.min_gap, say=say)
     finally:
         judge.close()
-    judged = [
-        decided(case, (replies[2 * index], replies[2 * index + 1]), min_gap=config.min_gap)
-        for index, case in enumerate(cases)
-    ]
     labels = [one for one in judged if one.labelled]
     prompts = {one.case.prompt for one in labels}
     labelled = Labelled(
@@ -76,7 +69,7 @@ def label_by_judge(
         undecided=len(records) - len(prompts),
         skipped=len(faults),
         left_out=left_out + Counter(why_not(one) for one in judged if not one.labelled),
-        figures=figures_of(judged, asked=len(questions) - known, known=known),
+        figures=figures_of(judged, asked=2 * len(cases) - known, known=known),
     )
     _write_unjudged(config.out, [one for one in judged if not one.labelled])
     if not labels:
@@ -85,7 +78,7 @@ def label_by_judge(
             f"the judge gave no verdict on any of {len(cases)} pairs ({counted(labelled.left_out)}){where}"
         )
     write_labelled(config, labelled, faults, labels=_kind(config), rubric=rubric.text, judge=judge.identity)
-    for line in [*told(labelled), *_notes(judge)]:
+    for line in [*told(labelled), *judge_notes(judge)]:
         say(line)
     return labelled
 
@@ -105,60 +98,6 @@ def unjudged_path(out: Path) -> Path:
     'p.unjudged.jsonl'
     """
     return out.with_name(f"{out.stem}.unjudged.jsonl")
-
-
-def _questions(rubric: Rubric, record: Record, config: LabelConfig) -> tuple[str, str]:
-    first, second = (answer.content for answer in record.completions)
-    return (
-        rubric.fill(record.prompt, first, second, config.verdict),
-        rubric.fill(record.prompt, second, first, config.verdict),
-    )
-
-
-def _judge(config: LabelConfig, model: Any, tokenizer: Any) -> Judge:
-    if config.judge == "openai":
-        assert config.base_url is not None  # both are validated
-        assert config.judge_model is not None
-        server = Server(
-            config.base_url,
-            config.judge_model,
-            api_key_variable=config.api_key_variable,
-            concurrency=config.concurrency,
-            retries=config.retries,
-            timeout=config.timeout,
-        )
-        return ServerJudge(server, max_tokens=config.judge_max_tokens)
-    # Only here: a server needs no torch.
-    from likelier.engines.local_judges import LogOddsJudge, WritingJudge
-
-    if config.verdict == "log-odds":
-        return LogOddsJudge(model, tokenizer=tokenizer, precision=config.precision)
-    return WritingJudge(
-        model, max_tokens=config.judge_max_tokens, tokenizer=tokenizer, precision=config.precision
-    )
-
-
-def _replies(judge: Judge, questions: list[str], *, say: Say) -> tuple[list[Said | Failure], int]:
-    """An answer to each question, and how many of them were known already."""
-    keys = [reply_key(judge.identity, question) for question in questions]
-    replies: dict[bytes, Said | Failure] = {}
-    with ReplyCache(cache_folder(), report=say) as cache:
-        for key in keys:
-            if (kept := cache.get(key)) is not None:
-                replies[key] = Said.of(kept)
-        # Rows that are the same are one question.
-        asked = {key: question for key, question in zip(keys, questions, strict=True) if key not in replies}
-        known = len(questions) - sum(key in asked for key in keys)
-        say(f"questions to {judge.name}: {len(asked):,}; answered before: {known:,} of {len(questions):,}")
-        names, total = list(asked), len(asked)
-        with contextlib.closing(judge.ask(list(asked.values()))) as answers:
-            for done, (number, reply) in enumerate(answers, start=1):
-                replies[names[number]] = reply
-                if isinstance(reply, Said):
-                    cache.put(names[number], reply.row())
-                if done * 10 // total > (done - 1) * 10 // total:
-                    say(f"{done:,} of {total:,} answered")
-    return [replies[key] for key in keys], known
 
 
 def _row(one: Judged, judge: str) -> dict[str, Any]:
@@ -209,7 +148,3 @@ def _kind(config: LabelConfig) -> str:
     if config.verdict == "log-odds":
         return "by a judge: the sign of P(A) - P(B) at its verdict, averaged over both orders of the answers"
     return "by a judge asked in both orders of the answers; verdicts that differ are a tie"
-
-
-def _notes(judge: Judge) -> list[str]:
-    return judge.server.notes if isinstance(judge, ServerJudge) else []

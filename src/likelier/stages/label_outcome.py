@@ -67,6 +67,30 @@ def write_labelled(
         )
 
 
+def told(labelled: Labelled) -> list[str]:
+    """What a judge's labels are worth, a line each."""
+    figures = labelled.figures
+    lines = [
+        f"preferences: {labelled.pairs:,}; ties: {figures['ties']:,}; prompts with a label: {labelled.prompts:,}",
+        f"tokens read: {figures['tokens']['prompt']:,}; written: {figures['tokens']['completion']:,}; "
+        f"questions asked: {figures['questions']['asked']:,}, answered before: "
+        f"{figures['questions']['answered_before']:,}",
+    ]
+    if labelled.left_out or labelled.skipped:
+        reasons = labelled.left_out + Counter({"unusable row": labelled.skipped})
+        lines.append(f"without a label: {counted(reasons)}")
+    if figures["failures"]:
+        lines.append(f"the judge failed ({counted(figures['failures'])}); the next run asks these again")
+    for name, meaning in (
+        ("first_shown_wins", "the answer shown first wins (one half is no bias)"),
+        ("orders_agree", "both orders say the same"),
+        ("accuracy", "agrees with the labels that the rows carried, a tie being one half"),
+    ):
+        if figures[name] is not None:
+            lines.append(f"{meaning}: {figures[name]['told']}")
+    return lines
+
+
 def say_faults(faults: list[Fault], say: Callable[[str], None]) -> None:
     """How many rows cannot be used, why, and the first of them."""
     if faults:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Literal
 
 from scipy import special
 
-from likelier.data.records import Completion
+from likelier.data.records import Completion, Record
+from likelier.engines.verdicts import Case, case_of
 
 Pair = tuple[int, int]
 """Two answers of one prompt, the lower index first."""
@@ -34,6 +36,21 @@ def pairs_of(count: int, design: Literal["all", "ring", "adjacent"]) -> list[Pai
         return list(combinations(range(count), 2))
     line = list(pairwise(range(count)))
     return [*line, (0, count - 1)] if design == "ring" and count > 2 else line
+
+
+def cases_of(
+    records: Sequence[Record], design: Literal["all", "ring", "adjacent"]
+) -> tuple[list[Case], Counter[str]]:
+    """The pairs to ask about; a row that holds one pair is judged as it is."""
+    cases: list[Case] = []
+    left_out: Counter[str] = Counter()
+    for number, record in enumerate(records):
+        for first, second in pairs_of(len(record.completions), design):
+            if record.completions[first].content == record.completions[second].content:
+                left_out[SAME] += 1
+            else:
+                cases.append(case_of(record, (first, second), prompt=number))
+    return cases, left_out
 
 
 def pairs_by_score(scores: Sequence[float], choice: Literal["all", "adjacent", "best-worst"]) -> list[Pair]:

@@ -112,7 +112,7 @@ def mean_interval(
     mean, variance, count = _clustered_mean(rows, clusters)
     if count == 1:
         return Estimate(value=mean, n=rows.size, clusters=count, level=level)
-    half = _t_quantile(level, count - 1) * math.sqrt(variance)
+    half = t_quantile(level, count - 1) * math.sqrt(variance)
     return Estimate(value=mean, low=mean - half, high=mean + half, n=rows.size, clusters=count, level=level)
 
 
@@ -178,9 +178,9 @@ def accuracy_interval(
 ) -> Estimate:
     """The share of positive margins, an exact 0 counting one half, with Wilson's interval.
 
-    With clusters, Wilson's formula takes the number of independent rows that would give the clustered
-    variance (never more than n; at an accuracy of 0 or 1 the number of clusters) and Student's t for z: an
-    accuracy of 1 is never certain.
+    With clusters or ties, Wilson's formula takes the number of independent rows without ties that would give the
+    variance found (of the clusters, but never less than that of rows which are independent; where all rows are alike,
+    the number of clusters) and Student's t for z: an accuracy of 1 is never certain.
 
     Args:
         margins: `[n]`, chosen less rejected; only the sign counts.
@@ -191,19 +191,19 @@ def accuracy_interval(
         ValueError: as `mean_interval`.
 
     >>> print(accuracy_interval([0.3, 0.0, -0.1, 2.0]))
-    0.625 [0.2194, 0.9081] (95 %, n = 4)
+    0.625 [0.1178, 0.9541] (95 %, n = 4)
     >>> print(accuracy_interval([1.0, 1.0, 1.0, 1.0], clusters=[1, 1, 2, 3]))
     1 [0.1395, 1] (95 %, n = 4 in 3 clusters)
     """
     outcomes = 0.5 * (1.0 + np.sign(_checked(margins)))
-    share, variance, count = _clustered_mean(outcomes, clusters)
-    if clusters is None:
+    if clusters is None and not (outcomes == 0.5).any():
         return wilson(float(outcomes.sum()), outcomes.size, level=level)
+    share, variance, count = _clustered_mean(outcomes, clusters)
     if count == 1:
         return Estimate(value=share, n=outcomes.size, clusters=count, level=level)
-    binomial = share * (1.0 - share)
-    independent = count if binomial == 0.0 else binomial / max(variance, binomial / outcomes.size)
-    low, high = _score_interval(share, independent, _t_quantile(level, count - 1))
+    floor = float(outcomes.var()) / outcomes.size
+    independent = count if floor == 0.0 else share * (1.0 - share) / max(variance, floor)
+    low, high = _score_interval(share, independent, t_quantile(level, count - 1))
     return Estimate(value=share, low=low, high=high, n=outcomes.size, clusters=count, level=level)
 
 
@@ -220,18 +220,27 @@ def _score_interval(share: float, n: float, quantile: float) -> tuple[float, flo
 def _clustered_mean(rows: Floats, clusters: Sequence[Hashable] | None) -> tuple[float, float, int]:
     """Mean, squared standard error (0 for one cluster, and not to be used), number of clusters."""
     mean = float(rows.mean())
-    if clusters is None:
-        sums = rows - mean
-    else:
-        if len(clusters) != rows.size:
-            raise ValueError(f"{rows.size} values with {len(clusters)} cluster ids")
-        number = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
-        sums = np.zeros(len(number))
-        np.add.at(sums, [number[cluster] for cluster in clusters], rows - mean)
-    count = sums.size
+    sums = cluster_sums(rows - mean, clusters)
+    count = len(sums)
     if count == 1:
         return mean, 0.0, 1
     return mean, float(count / (count - 1) * np.square(sums).sum() / rows.size**2), count
+
+
+def cluster_sums(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
+    """The sum of `rows`, `[n]` or `[n, columns]`, over each cluster; without clusters, the rows themselves.
+
+    >>> cluster_sums(np.array([1.0, 2.0, 4.0]), ["a", "b", "a"])
+    array([5., 2.])
+    """
+    if clusters is None:
+        return rows
+    if len(clusters) != len(rows):
+        raise ValueError(f"{len(rows)} values with {len(clusters)} cluster ids")
+    number = {cluster: index for index, cluster in enumerate(dict.fromkeys(clusters))}
+    sums = np.zeros((len(number), *rows.shape[1:]))
+    np.add.at(sums, [number[cluster] for cluster in clusters], rows)
+    return sums
 
 
 def _checked(values: Values) -> Floats:
@@ -247,7 +256,12 @@ def _normal_quantile(level: float) -> float:
     return float(special.ndtri(_upper(level)))
 
 
-def _t_quantile(level: float, freedom: int) -> float:
+def t_quantile(level: float, freedom: int) -> float:
+    """How many standard errors to either side hold `level` of Student's t with `freedom` degrees of freedom.
+
+    >>> round(t_quantile(0.95, 10), 3)
+    2.228
+    """
     return float(special.stdtrit(freedom, _upper(level)))
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from likelier.data.canonical import prompt_digest
 from likelier.engines.judges import Said
 from likelier.engines.protocol import Failure
-from likelier.stages.label_outcome import Labelled, counted
-from likelier.stages.label_verdicts import Judged
+from likelier.engines.verdicts import Judged
 from likelier.stats.intervals import Estimate, accuracy_interval
 
 
@@ -38,30 +37,6 @@ def figures_of(judged: Sequence[Judged], *, asked: int, known: int) -> dict[str,
             "completion": sum(reply.completion_tokens for reply in said),
         },
     }
-
-
-def told(labelled: Labelled) -> list[str]:
-    """The figures, a line each."""
-    figures = labelled.figures
-    lines = [
-        f"preferences: {labelled.pairs:,}; ties: {figures['ties']:,}; prompts with a label: {labelled.prompts:,}",
-        f"tokens read: {figures['tokens']['prompt']:,}; written: {figures['tokens']['completion']:,}; "
-        f"questions asked: {figures['questions']['asked']:,}, answered before: "
-        f"{figures['questions']['answered_before']:,}",
-    ]
-    if labelled.left_out or labelled.skipped:
-        reasons = labelled.left_out + Counter({"unusable row": labelled.skipped})
-        lines.append(f"without a label: {counted(reasons)}")
-    if figures["failures"]:
-        lines.append(f"the judge failed ({counted(figures['failures'])}); the next run asks these again")
-    for name, meaning in (
-        ("first_shown_wins", "the answer shown first wins (one half is no bias)"),
-        ("orders_agree", "both orders say the same"),
-        ("accuracy", "agrees with the labels that the rows carried, a tie being one half"),
-    ):
-        if figures[name] is not None:
-            lines.append(f"{meaning}: {figures[name]['told']}")
-    return lines
 
 
 def _agrees(one: Judged) -> bool:

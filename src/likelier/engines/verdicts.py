@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import fmean
 from typing import Literal
 
@@ -13,7 +13,6 @@ from likelier.data.records import Record
 from likelier.engines.judges import Said, odds_gap
 from likelier.engines.protocol import Failure
 from likelier.engines.rubric import Verdict, parse_verdict
-from likelier.stages.label_pairs import SAME, pairs_of
 
 UNPARSABLE = "no verdict in the answer"
 CUT = "cut at --judge-max-tokens"
@@ -48,23 +47,29 @@ class Judged:
         return None not in self.sides
 
 
-def cases_of(
-    records: Sequence[Record], design: Literal["all", "ring", "adjacent"]
-) -> tuple[list[Case], Counter[str]]:
-    """The pairs to ask about; a row that holds one pair is judged as it is."""
-    cases: list[Case] = []
-    left_out: Counter[str] = Counter()
-    for number, record in enumerate(records):
-        for pair in pairs_of(len(record.completions), design):
-            answers = [record.completions[index] for index in pair]
-            if answers[0].content == answers[1].content:
-                left_out[SAME] += 1
-                continue
-            made = replace(bare(record), completions=answers)
-            if len(record.completions) > 2:
-                made = replace(made, id=f"{record.id}:{pair[0] + 1}-{pair[1] + 1}")
-            cases.append(Case(made, number, _known_label(record, pair)))
-    return cases, left_out
+def case_of(record: Record, pair: tuple[int, int], *, prompt: int) -> Case:
+    """The question which of two of a record's answers is better, and what the record itself says of that.
+
+    >>> from likelier.data.reading import read
+    >>> record = next(read([{"prompt": "Hi", "a": "x", "b": "y", "winner": "b"}]))
+    >>> case_of(record, (0, 1), prompt=0).label, case_of(record, (1, 0), prompt=0).label
+    (0, 1)
+    """
+    made = replace(bare(record), completions=[record.completions[index] for index in pair])
+    if len(record.completions) > 2:
+        made = replace(made, id=f"{record.id}:{pair[0] + 1}-{pair[1] + 1}")
+    return Case(made, prompt, _known_label(record, pair))
+
+
+def labelled_cases(records: Sequence[Record]) -> list[Case]:
+    """Every two different answers of which a record says that one is better: a judge's test."""
+    cases = [
+        case_of(record, pair, prompt=number)
+        for number, record in enumerate(records)
+        for pair in combinations(range(len(record.completions)), 2)
+        if record.completions[pair[0]].content != record.completions[pair[1]].content
+    ]
+    return [case for case in cases if case.label is not None]
 
 
 def _known_label(record: Record, pair: tuple[int, int]) -> int | None:
