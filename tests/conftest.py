@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.typechecker  # noqa: F401  (the hook finds it by name)
@@ -35,9 +36,14 @@ install_import_hook(
         "likelier.scoring.products",
         "likelier.scoring.scorer",
         "likelier.scoring.weights",
+        "likelier.theory",
     ],
     "tests.typechecker.checked",
 )
+
+# How long an example takes depends on what else runs on the machine: no test may fail by it.
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 SHARED_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

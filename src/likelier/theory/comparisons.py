@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from scipy.sparse import coo_array
@@ -50,7 +49,7 @@ class Comparisons:
             raise WorldError(f"the weights of the comparisons add up to {total:g}, not to 1")
 
     @classmethod
-    def of(cls, wins: Versus) -> Self:
+    def of(cls, wins: Versus) -> Comparisons:
         """The comparisons of a table of wins, `[x, i, j]` how often i was preferred to j; scaled to add up to 1.
 
         Raises:

@@ -128,11 +128,16 @@ def reward_at(world: World, kl_budget: float) -> float:
 
     Beyond the KL of the best completions' own distribution more KL buys nothing.
 
+    Raises:
+        ValueError: a negative budget.
+
     >>> world = World.random(0)
     >>> point = frontier(world, [0.3])[0]
     >>> abs(reward_at(world, point.kl) - point.reward) < 1e-10
     True
     """
+    if not kl_budget > -1e-12:  # a KL of 0 may be rounded to less
+        raise ValueError(f"a budget of KL is at least 0 nats, not {kl_budget}")
     low, high = _SMALLEST, _LARGEST
     for _ in range(_BISECTIONS):
         beta = (low * high) ** 0.5

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 Cells: TypeAlias = Float64[Tensor, "prompts completions"]
@@ -21,3 +21,10 @@ Places: TypeAlias = Int64[Tensor, " pairs"]
 Weights: TypeAlias = Float64[Tensor, " pairs"]
 Vector: TypeAlias = Float64[Tensor, " parameters"]
 """The parameters of a policy, or a direction among them."""
+Items: TypeAlias = Float64[Tensor, " items"]
+Wins: TypeAlias = Float64[Tensor, "items items"]
+"""How often, or with which weight, the row's item was preferred to the column's."""
+Orders: TypeAlias = Int64[Tensor, "orders items"]
+Rankings: TypeAlias = Float64[Tensor, "prompts orders"]
+Existing: TypeAlias = Bool[Tensor, "prompts completions"]
+"""Which completions a prompt has: rows are filled up to the longest."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from likelier.theory.world import World
+
 IDENTITY = 1e-10
-"""What an identity in float64 may miss, relative to max(1, |r|/β)."""
+"""What an identity in float64 may miss, relative to max(1, |r|/β): see `scale`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +37,23 @@ class Statement:
     def holds(self) -> bool:
         """Whether the error is within the bound; an error that is not a number is not."""
         return self.error <= self.bound
+
+
+def largest_gap(found: Tensor, expected: Tensor) -> float:
+    """`max |found − expected|`; equal infinities are equal, and a NaN is one.
+
+    >>> import torch
+    >>> minus = torch.tensor([-torch.inf, 1.0])
+    >>> largest_gap(minus, minus), largest_gap(minus, torch.tensor([torch.nan, 1.0]))
+    (0.0, nan)
+    """
+    gap = (found - expected).abs()
+    return float(gap.masked_fill(found == expected, 0.0).max()) if gap.numel() else 0.0
+
+
+def scale(world: World, beta: float) -> float:
+    """`max(1, |r|/β)`, the largest over the world: what the error of an identity is relative to.
+
+    A logit is r/β, and rounding it costs so many times the last bit of 1.
+    """
+    return max(1.0, float(world.reward[world.exists].abs().max()) / beta)

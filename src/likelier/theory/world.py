@@ -7,13 +7,12 @@ have different numbers of completions the rows are filled up with −inf, as any
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 
-from likelier.theory.shapes import Cells, PerPrompt
+from likelier.theory.shapes import Cells, Existing, PerPrompt
 
-_SUM = 1e-9
+_SUM = 1e-11
 """How far from 1 the probabilities of a row may add up before they are taken for a mistake."""
 
 
@@ -43,13 +42,9 @@ class World:
     completions: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        shape = self.log_reference.shape
-        if self.reward.shape != shape or len(shape) != 2 or 0 in shape:
-            raise WorldError(f"rewards of shape {tuple(self.reward.shape)} for a reference of {tuple(shape)}")
-        if len(self.prompts) != shape[0] or self.prompt_weights.shape != shape[:1]:
-            raise WorldError(f"{len(self.prompts)} prompts for a reference over {shape[0]}")
+        self._check_shapes()
         weights = self.prompt_weights
-        if not bool((weights >= 0).all()) or abs(float(weights.sum()) - 1.0) > _SUM:
+        if not bool((weights >= 0).all()) or not abs(float(weights.sum()) - 1.0) <= _SUM:
             raise WorldError(f"the weights of the prompts add up to {float(weights.sum()):g}, not to 1")
         for index, prompt in enumerate(self.prompts):
             total = float(self.log_reference[index].exp().sum())
@@ -59,14 +54,33 @@ class World:
                 )
             if not bool(self.reward[index].isfinite().all()):
                 raise WorldError(f"prompt `{prompt}`: a reward is not finite")
+            if bool(self.support[index, len(self.completions[index]) :].any()):
+                count = len(self.completions[index])
+                raise WorldError(
+                    f"prompt `{prompt}`: it has {count} completions, and the reference a probability for another"
+                )
+
+    def _check_shapes(self) -> None:
+        shape = self.log_reference.shape
+        if self.reward.shape != shape or len(shape) != 2 or 0 in shape:
+            raise WorldError(f"rewards of shape {tuple(self.reward.shape)} for a reference of {tuple(shape)}")
+        if len(self.prompts) != shape[0] or self.prompt_weights.shape != shape[:1]:
+            raise WorldError(f"{len(self.prompts)} prompts for a reference over {shape[0]}")
+        if len(self.completions) != shape[0] or not all(
+            1 <= len(names) <= shape[1] for names in self.completions
+        ):
+            raise WorldError(f"completions are named for each of {shape[0]} prompts, 1 to {shape[1]} of them")
+        for table in (self.log_reference, self.reward, self.prompt_weights):
+            if table.dtype != torch.float64:
+                raise WorldError(f"a world is of float64, not {table.dtype}")
 
     @classmethod
-    def uniform(cls, reward: Cells) -> Self:
+    def uniform(cls, reward: Cells) -> World:
         """A world with this reward, in which the reference and the prompts are uniform."""
         return cls.of(torch.zeros_like(reward), reward)
 
     @classmethod
-    def of(cls, logits: Cells, reward: Cells, prompt_weights: PerPrompt | None = None) -> Self:
+    def of(cls, logits: Cells, reward: Cells, prompt_weights: PerPrompt | None = None) -> World:
         """A world whose reference is the softmax of `logits` (−inf: not in its support); prompts x1, x2, ….
 
         >>> World.of(torch.zeros(2, 3).double(), torch.zeros(2, 3).double()).prompt_weights.tolist()
@@ -83,7 +97,7 @@ class World:
         )
 
     @classmethod
-    def random(cls, seed: int, *, prompts: int = 3, completions: int = 5, scale: float = 1.0) -> Self:
+    def random(cls, seed: int, *, prompts: int = 3, completions: int = 5, scale: float = 1.0) -> World:
         """A world drawn at random: normal logits, and normal rewards of standard deviation `scale`.
 
         >>> world = World.random(0)
@@ -96,10 +110,38 @@ class World:
         return cls.of(draw[0], scale * draw[1], weights / weights.sum())
 
     @property
-    def support(self) -> torch.Tensor:
-        """Where π_ref(y|x) > 0, bool `[prompts, completions]`."""
+    def exists(self) -> Existing:
+        """Which completions each prompt has: those with a name."""
+        numbers = torch.arange(self.reward.shape[1])
+        counts = torch.tensor([len(names) for names in self.completions])
+        return numbers < counts.unsqueeze(-1)
+
+    @property
+    def support(self) -> Existing:
+        """Where π_ref(y|x) > 0."""
         return self.log_reference > -torch.inf
 
-    def with_reward(self, reward: Cells) -> Self:
+    def on_support(self) -> World:
+        """The same world without the completions that the reference never gives.
+
+        >>> world = World.of(torch.tensor([[-torch.inf, 0.0, 0.0]]).double(), torch.tensor([[1.0, 2.0, 3.0]]).double())
+        >>> world.on_support().completions, world.on_support().reward.tolist()
+        ((('y2', 'y3'),), [[2.0, 3.0]])
+        """
+        width = int(self.support.sum(dim=-1).max())
+        # A stable sort brings what has a probability to the left, in its order.
+        order = (~self.support).int().argsort(dim=-1, stable=True)[:, :width]
+        names = tuple(
+            tuple(name for name, kept in zip(row, support, strict=False) if kept)
+            for row, support in zip(self.completions, self.support.tolist(), strict=True)
+        )
+        return replace(
+            self,
+            log_reference=self.log_reference.gather(-1, order),
+            reward=self.reward.gather(-1, order),
+            completions=names,
+        )
+
+    def with_reward(self, reward: Cells) -> World:
         """The same world with another reward."""
         return replace(self, reward=reward)
