@@ -116,8 +116,8 @@ def run(options: argparse.Namespace, name: str, seed: int | None) -> dict[str, A
         model = str(folder / "run" / "model")
         held_out = str(options.out / "preferences-held-out.jsonl")
         scored = score(model, held_out, reference=options.model, skip_bad_rows=True)
-        ids = [row["id"] for row in read_rows(options.out / "preferences-held-out.jsonl")]
-        margins = [[ids[line["row"] - 1], line["rewards"][0] - line["rewards"][1]] for line in scored]
+        prompts = [json.dumps(row["prompt"]) for row in read_rows(options.out / "preferences-held-out.jsonl")]
+        margins = [[prompts[line["row"] - 1], line["rewards"][0] - line["rewards"][1]] for line in scored]
     answers = folder / "answers.jsonl"
     answer(options, model, options.out / "prompts-held-out.jsonl", answers, seed=1)
     measured = {"rewards": rewards(answers), "margins": margins}
