@@ -22,7 +22,7 @@ from likelier.stats import Estimate
 
 INK, FAINT, BEFORE, AFTER, DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "ink", FAINT: "faint", BEFORE: "before", AFTER: "after", DOWN: "down"}
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "likelier",
     "font.family": "sans-serif",
@@ -47,7 +47,7 @@ def rewards_picture(comparison: Comparison, *, reward: str) -> str:
     after = [value for answers in comparison.rewards_after for value in answers]
     low, high = min(before + after), max(before + after)
     edges = [low + (high - low or 1.0) * step / 20 for step in range(21)]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _figure()
         for values, color, name in ((before, BEFORE, "before"), (after, AFTER, "after")):
             weights = [100 / len(values)] * len(values)
@@ -57,7 +57,7 @@ def rewards_picture(comparison: Comparison, *, reward: str) -> str:
             axes.axvline(fmean(values), color=color, linestyle=style, linewidth=1.4)
         axes.set(xlabel=f"reward of an answer ({reward})", ylabel="% of answers")
         figure.legend(loc="outside upper right", ncols=2)
-        return _svg(figure, "rewards", "Rewards of all answers before and after, as a histogram")
+        return as_svg(figure, "rewards", "Rewards of all answers before and after, as a histogram")
 
 
 def changes_picture(comparison: Comparison, *, reward: str) -> str:
@@ -65,7 +65,7 @@ def changes_picture(comparison: Comparison, *, reward: str) -> str:
     pairs = zip(comparison.rewards_before, comparison.rewards_after, strict=True)
     changes = sorted(fmean(after) - fmean(before) for before, after in pairs)
     mean = comparison.reward.change
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _figure()
         colors = [AFTER if change >= 0 else DOWN for change in changes]
         axes.bar(range(1, len(changes) + 1), changes, color=colors, width=0.8)
@@ -78,7 +78,7 @@ def changes_picture(comparison: Comparison, *, reward: str) -> str:
         axes.annotate(label, (1, (mean.interval or (0, mean.value))[1]), **place)  # type: ignore[arg-type]
         axes.set(xlabel="held-out prompts, by their change", ylabel=f"change of mean reward ({reward})")
         axes.margins(x=0.01)
-        return _svg(figure, "changes", "Change of the mean reward of each held-out prompt")
+        return as_svg(figure, "changes", "Change of the mean reward of each held-out prompt")
 
 
 def training_picture(metrics: Metrics) -> str:
@@ -89,7 +89,7 @@ def training_picture(metrics: Metrics) -> str:
         ("loss", "loss, nats", math.log(2)),
         ("rewards/accuracies", "accuracy", 0.5),
     )
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         for axes, (key, name, start) in zip(figure.subplots(3, 1, sharex=True), panels, strict=True):
             axes.axhline(start, color=FAINT, linewidth=1, linestyle=":")
@@ -97,13 +97,13 @@ def training_picture(metrics: Metrics) -> str:
             axes.set_ylabel(name)
         axes.set_xlabel("optimiser step (dotted: the value at θ = ref)")
         figure.align_ylabels()
-        return _svg(figure, "training", "Margin, loss and accuracy at each step of training")
+        return as_svg(figure, "training", "Margin, loss and accuracy at each step of training")
 
 
 def frontier_picture(comparison: Comparison, *, reward: str) -> str:
     """Mean reward against KL to the reference: where training started, where it ended, prompt by prompt."""
     start, end, kl = comparison.reward.before, comparison.reward.after, comparison.kl
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _figure()
         prompts = [fmean(values) for values in comparison.rewards_after]
         axes.scatter(comparison.kl_per_prompt, prompts, s=10, color=AFTER, alpha=0.35, linewidths=0)
@@ -116,7 +116,7 @@ def frontier_picture(comparison: Comparison, *, reward: str) -> str:
         axes.set(
             xlabel="KL to the reference, nats per answer (dots: prompts)", ylabel=f"mean reward ({reward})"
         )
-        return _svg(figure, "frontier", "Mean reward against KL to the reference")
+        return as_svg(figure, "frontier", "Mean reward against KL to the reference")
 
 
 class Point(NamedTuple):
@@ -129,7 +129,7 @@ class Point(NamedTuple):
 
 def rounds_picture(points: Sequence[Point], *, reward: str) -> str:
     """Mean reward against KL to the start, round by round."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _figure()
         distances = [0.0 if point.kl is None else point.kl.value for point in points]
         axes.plot(distances, [point.reward.value for point in points], color=FAINT, linewidth=1)
@@ -141,7 +141,7 @@ def rounds_picture(points: Sequence[Point], *, reward: str) -> str:
             place = {"textcoords": "offset points", "xytext": (8, -12), "color": color}
             axes.annotate(name, (distance, point.reward.value), **place)  # type: ignore[arg-type]
         axes.set(xlabel="KL to the start, nats per answer", ylabel=f"mean reward ({reward})")
-        return _svg(figure, "rounds", "Mean reward against KL to the start, round by round")
+        return as_svg(figure, "rounds", "Mean reward against KL to the start, round by round")
 
 
 def _cross(
@@ -158,7 +158,7 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def as_svg(figure: Figure, name: str, label: str) -> str:
     """The figure as an SVG element: without a size of its own, ids that no other has, colours by variable.
 
     `label` is what a screen reader says of it.
