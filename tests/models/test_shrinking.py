@@ -7,6 +7,7 @@ import torch
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from likelier.models.shrinking import shrunken
+from likelier.scoring.equality import choose_way
 from tests.models.families import FAMILIES, tiny
 
 IDS = torch.arange(3, 27)[None]
@@ -124,3 +125,10 @@ def test_the_model_itself_and_the_random_state_are_left_alone() -> None:
     shrunken(model)
     assert model.config.to_dict() == before
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_over_a_few_letters_is_checked_on_more() -> None:
+    """The checks write with tokens up to 60: a vocabulary of three once sent every such model through plain rows."""
+    model = tiny("gpt2", vocab_size=3, bos_token_id=None, eos_token_id=2, pad_token_id=None)
+    assert shrunken(model).config.vocab_size == 128
+    assert choose_way(model).way == "tree"

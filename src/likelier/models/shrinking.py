@@ -220,8 +220,8 @@ def _clean(text: PretrainedConfig, window: int) -> None:
 
 
 def _small_vocabulary(text: PretrainedConfig) -> None:
-    size = min(text.vocab_size, _VOCAB)
-    text.vocab_size = size
+    """A few tokens; more than the model's own where it has fewer than the checks write with."""
+    text.vocab_size = size = _VOCAB
     for name, value in list(vars(text).items()):
         if name.endswith("_token_id") and isinstance(value, int):
             setattr(text, name, min(value, size - 1))
