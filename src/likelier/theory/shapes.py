@@ -12,6 +12,10 @@ from torch import Tensor
 
 Cells: TypeAlias = Float64[Tensor, "prompts completions"]
 """A value for every completion y of every prompt x: log-probabilities, rewards."""
+NextTokens: TypeAlias = Float64[Tensor, "prompts prefixes tokens"]
+"""Log-probabilities of the token that follows each prefix of an answer; the end token is the last."""
+Choices: TypeAlias = Float64[Tensor, "*rows choices"]
+"""Log-probabilities of one choice a row, whatever is chosen: whole answers, or next tokens."""
 PerPrompt: TypeAlias = Float64[Tensor, " prompts"]
 Number: TypeAlias = Float64[Tensor, ""]
 Versus: TypeAlias = Float64[Tensor, "prompts completions completions"]
