@@ -13,13 +13,12 @@ from scipy.optimize import minimize
 from scipy.special import log_expit
 
 from likelier.objectives.preferences import bradley_terry
-from likelier.theory.choice import (
+from likelier.theory.choice import ranking_log_probabilities, rankings
+from likelier.theory.fits import (
     NoFiniteFitError,
     fit_bradley_terry,
     fit_plackett_luce,
     penalised_fit,
-    ranking_log_probabilities,
-    rankings,
     require_finite_fit,
 )
 from tests.theory.worlds import tables

@@ -13,9 +13,9 @@ import torch
 from scipy.optimize import minimize
 
 from likelier.objectives.preferences import bradley_terry
-from likelier.theory.choice import NoFiniteFitError, fit_bradley_terry
 from likelier.theory.classes import class_distance, equivalent, implicit_reward, project
 from likelier.theory.comparisons import Comparisons, population
+from likelier.theory.fits import NoFiniteFitError, fit_bradley_terry
 from likelier.theory.gradients import dpo_loss, margins, pair_weights, table_gradient
 from likelier.theory.optimum import (
     expectation,

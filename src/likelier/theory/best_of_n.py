@@ -10,8 +10,10 @@ import math
 import torch
 
 from likelier.objectives.stable import log1mexp
-from likelier.theory.optimum import kl
+from likelier.theory.optimum import kl, mean, place, reward_at
 from likelier.theory.shapes import Cells, PerPrompt
+from likelier.theory.statement import IDENTITY, Statement, largest_gap
+from likelier.theory.world import World
 
 
 def best_of_n(log_reference: Cells, reward: Cells, n: int) -> Cells:
@@ -59,3 +61,64 @@ def kl_bound(n: int) -> float:
     (0.0, 0.636294)
     """
     return math.log(n) - (n - 1) / n
+
+
+def statements(world: World, beta: float) -> list[Statement]:
+    """Best-of-N in `world`: its distribution by every draw, its KL, and its place.
+
+    >>> [statement.name for statement in statements(World.random(0), 0.5) if not statement.holds]
+    []
+    """
+    return [_every_draw(world), _within_the_bound(world), _under_the_frontier(world)]
+
+
+_DRAWS = 3
+_SIZES = (1, 2, 4, 16, 256)
+
+
+def _every_draw(world: World) -> Statement:
+    """All K³ sequences of draws, or K² where that are too many."""
+    n = _DRAWS if world.reward.shape[1] <= 40 else _DRAWS - 1
+    found = best_of_n(world.log_reference, world.reward, n).exp()
+    errors = [
+        largest_gap(row, _by_draws(reference, reward, n))
+        for row, reference, reward in zip(found, world.log_reference.exp(), world.reward, strict=True)
+    ]
+    return Statement(
+        name="best-of-N: P(r ≤ r_y)^N − P(r < r_y)^N, shared by ties, is its distribution",
+        equation="best-of-N",
+        error=max(errors),
+        bound=IDENTITY,
+        note=f"against all sequences of {n} draws",
+    )
+
+
+def _by_draws(probability: torch.Tensor, reward: torch.Tensor, n: int) -> torch.Tensor:
+    draws = torch.cartesian_prod(*[torch.arange(len(reward))] * n).reshape(-1, n)
+    chance = probability[draws].prod(dim=-1)
+    kept = draws.gather(-1, reward[draws].argmax(dim=-1, keepdim=True)).squeeze(-1)
+    return torch.zeros_like(probability).index_add(0, kept, chance)
+
+
+def _within_the_bound(world: World) -> Statement:
+    found = {n: best_of_n_kl(world.log_reference, world.reward, n) for n in _SIZES}
+    above = [float((one - kl_bound(n)).max()) for n, one in found.items()]
+    return Statement(
+        name="KL(best-of-N‖π_ref) ≤ log N − (N−1)/N",
+        equation="best-of-N",
+        error=max(0.0, *above),
+        bound=IDENTITY,
+        note=f"N = 4: {float(mean(world, found[4])):.4g} of {kl_bound(4):.4g} nats",
+    )
+
+
+def _under_the_frontier(world: World) -> Statement:
+    places = [place(world, best_of_n(world.log_reference, world.reward, n)) for n in _SIZES]
+    above = [stands.reward - reward_at(world, stands.kl) for stands in places]
+    return Statement(
+        name="best-of-N lies on or under the frontier",
+        equation="(4)",
+        error=max(0.0, *above) / max(1.0, float(world.reward.abs().max())),
+        bound=1e-8,
+        note=f"N = 4: {-above[2]:.3g} under it",
+    )

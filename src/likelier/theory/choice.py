@@ -1,31 +1,17 @@
-"""Choices that rewards explain: the probability of every ranking, and the rewards that explain rankings best.
-
-A maximum-likelihood fit exists and is finite only where comparisons bind all items together: whichever way the items
-are parted in two, some item of either part must have been ranked above one of the other (Ford 1957 for pairs, Hunter
-2004 for rankings). Labels that are always the same break that, and rewards run away to infinity.
-"""
+"""Choices that rewards explain: the probability of every ranking, math.md (1) and (2), and what is said of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import permutations
 
-import numpy as np
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
-from likelier.objectives.preferences import plackett_luce_log_probability
-from likelier.theory.minimise import minimise
-from likelier.theory.shapes import Cells, Items, Number, Orders, Rankings, Wins
-
-Ranking = Sequence[int]
-"""Items by their number, best first; those that are left out were not compared."""
-
-
-class NoFiniteFitError(ValueError):
-    """Comparisons that no finite rewards explain best; the message names the items."""
+from likelier.objectives.preferences import bradley_terry, plackett_luce_log_probability
+from likelier.theory.fits import NoFiniteFitError, fit_bradley_terry, fit_plackett_luce, penalised_fit
+from likelier.theory.shapes import Cells, Orders, Rankings
+from likelier.theory.statement import IDENTITY, Statement, largest_gap
+from likelier.theory.world import World
 
 
 def rankings(count: int) -> Orders:
@@ -55,157 +41,91 @@ def ranking_log_probabilities(reward: Cells) -> Rankings:
     return found.reshape(size, count)
 
 
-def fit_bradley_terry(wins: Wins, *, names: Sequence[str] | None = None, prompt: str | None = None) -> Items:
-    """Rewards of mean 0 that maximise `Σ_ij wins_ij log σ(r_i − r_j)`: math.md (1), the paper's equation 2.
+def statements(world: World, beta: float) -> list[Statement]:
+    """(1) to (3) in `world`; β is not read: preferences know nothing of it.
 
-    Args:
-        wins: `[items, items]`, how often (or with which weight, at least 0) row i was preferred to column j.
-        names: what the items are called in an error.
-        prompt: and the prompt.
-
-    Raises:
-        NoFiniteFitError: the comparisons do not bind all items together.
-        ValueError: a weight that is negative or not finite.
-
-    >>> wins = torch.tensor([[0.0, 1.0], [4.0, 0.0]], dtype=torch.float64)
-    >>> fit_bradley_terry(wins).diff().exp().round(decimals=12).item()  # odds 4 : 1
-    4.0
+    >>> [statement.name for statement in statements(World.random(0), 0.5) if not statement.holds]
+    []
     """
-    items = len(wins)
-    pairs = [(first, second) for first in range(items) for second in range(items) if first != second]
-    weights = [float(wins[pair]) for pair in pairs]
-    return fit_plackett_luce(pairs, weights=weights, items=items, names=names, prompt=prompt)
+    return [_two_are_bradley_terry(world), _one_for_all_rankings(world), _fitted_again(world), _runaway()]
 
 
-def fit_plackett_luce(
-    found: Sequence[Ranking],
-    *,
-    weights: Sequence[float] | None = None,
-    items: int,
-    names: Sequence[str] | None = None,
-    prompt: str | None = None,
-) -> Items:
-    """Rewards of mean 0 that maximise `Σ_n w_n log p(τ_n)`: math.md (2), by Newton's method with a line search.
-
-    Args:
-        found: rankings of some or all of the items, best first.
-        weights: of each ranking, at least 0; 1 where left out.
-        items: how many there are.
-        names: what they are called in an error.
-        prompt: and the prompt.
-
-    Returns:
-        `[items]`, float64.
-
-    Raises:
-        NoFiniteFitError: the rankings do not bind all items together.
-        ValueError: a weight that is negative or not finite.
-
-    >>> fitted = fit_plackett_luce([[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]], items=3)
-    >>> [round(reward, 6) for reward in fitted.tolist()]
-    [-0.391453, 0.782906, -0.391453]
-    """
-    counted = _valid(weights, len(found))
-    used = [(ranking, weight) for ranking, weight in zip(found, counted, strict=True) if weight > 0]
-    require_finite_fit([ranking for ranking, _ in used], items=items, names=names, prompt=prompt)
-    return _fitted(used, items, ridge=0.0)
+MOST = 5
+"""Completions of a prompt of which all rankings are counted: there are K! of them."""
 
 
-def penalised_fit(
-    found: Sequence[Ranking], *, items: int, ridge: float, weights: Sequence[float] | None = None
-) -> Items:
-    """The fit with `½ ridge |r|²` added to the negative log-likelihood: finite for every ranking.
-
-    Where no finite fit exists its gaps grow without bound as `ridge` goes to 0.
-
-    Raises:
-        ValueError: a ridge that is not positive, a weight that is negative or not finite.
-
-    >>> gaps = [penalised_fit([[0, 1]], items=2, ridge=10.0**-k).diff().item() for k in (1, 3, 5)]
-    >>> [round(-gap, 2) for gap in gaps]  # one label that is always the same
-    [2.13, 5.83, 9.91]
-    """
-    if not ridge > 0.0:
-        raise ValueError(f"a ridge is positive, not {ridge}")
-    counted = _valid(weights, len(found))
-    return _fitted(list(zip(found, counted, strict=True)), items, ridge=ridge)
+def few(world: World) -> list[Cells]:
+    """Each prompt's rewards, `[1, K]`, of its first `MOST` completions."""
+    return [
+        row[None, : min(len(names), MOST)] for row, names in zip(world.reward, world.completions, strict=True)
+    ]
 
 
-def require_finite_fit(
-    found: Sequence[Ranking], *, items: int, names: Sequence[str] | None = None, prompt: str | None = None
-) -> None:
-    """The condition for a finite fit: the graph with an edge from each item to all below it is strongly connected.
-
-    Raises:
-        NoFiniteFitError: it is not; the message names the items and the prompt.
-
-    >>> require_finite_fit([[0, 1], [1, 2], [2, 0]], items=3)
-    >>> require_finite_fit([[0, 1], [0, 2], [1, 2], [2, 1]], items=3, names="abc")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    likelier.theory.choice.NoFiniteFitError: `a` was never ranked below the rest: its reward grows without ...
-    """
-    called = [f"`{name}`" for name in (names or [f"item {index + 1}" for index in range(items)])]
-    beats = _graph(found, items)
-    count, part = connected_components(beats, directed=True, connection="strong")
-    if count <= 1:
-        return
-    where = "" if prompt is None else f"prompt `{prompt}`: "
-    above = np.zeros((count, count), dtype=bool)
-    rows, columns = beats.nonzero()
-    above[part[rows], part[columns]] = True
-    np.fill_diagonal(above, False)
-    # The smallest part that nothing outside was ever preferred to.
-    top = min(np.flatnonzero(~above.any(axis=0)), key=lambda index: int((part == index).sum()))
-    group = ", ".join(called[index] for index in np.flatnonzero(part == top))
-    raise NoFiniteFitError(
-        where + _why(group, alone=not bool(above[top].any()), one=int((part == top).sum()) == 1)
+def _two_are_bradley_terry(world: World) -> Statement:
+    first = world.reward[:, :1].expand(world.reward.shape).flatten()
+    pairs = torch.stack([first, world.reward.flatten()], dim=-1)
+    both = ranking_log_probabilities(pairs).exp()
+    one, other = bradley_terry(*pairs.unbind(-1)), bradley_terry(*pairs.flip(-1).unbind(-1))
+    error = max(largest_gap(both[:, 0], one), largest_gap(one + other, torch.ones_like(one)))
+    return Statement(
+        name="Plackett–Luce for K = 2 is Bradley–Terry", equation="(1), (2)", error=error, bound=IDENTITY
     )
 
 
-def _why(group: str, *, alone: bool, one: bool) -> str:
-    was, its, grow = ("was", "its reward", "grows") if one else ("were", "their rewards", "grow")
-    if alone:
-        return f"{group} {was} never compared with the rest: {its} can be anything; compare them"
-    return (
-        f"{group} {was} never ranked below the rest: {its} {grow} without bound;"
-        " add comparisons that go the other way, or penalise rewards"
+def _one_for_all_rankings(world: World) -> Statement:
+    errors = [0.0]
+    for reward in few(world):
+        probability, orders = ranking_log_probabilities(reward).exp()[0], rankings(reward.shape[1])
+        best = torch.zeros_like(reward[0]).index_add(0, orders[:, 0], probability)
+        errors += [abs(float(probability.sum()) - 1.0), largest_gap(best, reward[0].softmax(-1))]
+    return Statement(
+        name="all K! rankings share 1, and who is first is drawn by softmax(r)",
+        equation="(2)",
+        error=max(errors),
+        bound=IDENTITY,
     )
 
 
-def _graph(found: Sequence[Ranking], items: int) -> csr_array:
-    edges = {(a, b) for ranking in found for k, a in enumerate(ranking) for b in ranking[k + 1 :]}
-    rows, columns = [a for a, _ in edges], [b for _, b in edges]
-    return csr_array((np.ones(len(edges)), (rows, columns)), shape=(items, items))
+_WIDEST = 20.0
+"""Rewards that lie further apart leave comparisons that float64 cannot tell from certain ones."""
 
 
-def _fitted(found: Sequence[tuple[Ranking, float]], items: int, *, ridge: float) -> Items:
-    """The minimum, in the gauge Σ r = 0, which a ridge chooses by itself."""
-    start = torch.zeros(items, dtype=torch.float64)
-    if items == 1:
-        return start
-    ranks = torch.full((len(found), items), items)
-    for row, (ranking, _) in enumerate(found):
-        ranks[row, list(ranking)] = torch.arange(len(ranking))
-    mask = ranks < items
-    weights = torch.tensor([weight for _, weight in found], dtype=torch.float64)
-    weights, ridge = weights / weights.sum(), ridge / float(weights.sum())
-
-    def loss(rewards: Items) -> Number:
-        each = plackett_luce_log_probability(rewards.expand(len(found), items), mask=mask, ranks=ranks)
-        return 0.5 * ridge * rewards.square().sum() - (weights * each).sum()
-
-    lowest = minimise(loss, start, scale=1.0)
-    if not lowest.is_finite:
-        raise NoFiniteFitError(
-            "the fit lies too far out for float64: comparisons bind some items by next to nothing"
-        )
-    return lowest.point - lowest.point.mean()
+def _fitted_again(world: World) -> Statement:
+    error, shrunk = 0.0, False
+    for row, names, prompt in zip(world.reward, world.completions, world.prompts, strict=True):
+        reward = row[: len(names)]
+        spread = float(reward.max() - reward.min())
+        shrunk = shrunk or spread > _WIDEST
+        reward = reward * min(1.0, _WIDEST / max(spread, 1.0))
+        square = reward.expand(len(names), -1)
+        wanted = bradley_terry(square.mT, square)
+        found = fit_bradley_terry(wanted, names=names, prompt=prompt).expand(len(names), -1)
+        error = max(error, largest_gap(bradley_terry(found.mT, found), wanted))
+    return Statement(
+        name="the likeliest rewards for exact preferences give those preferences back",
+        equation="(3)",
+        error=error,
+        bound=IDENTITY,
+        note=f"rewards scaled to a spread of {_WIDEST:g}" if shrunk else "",
+    )
 
 
-def _valid(weights: Sequence[float] | None, count: int) -> list[float]:
-    given = [1.0] * count if weights is None else list(weights)
-    for weight in given:
-        if not 0.0 <= weight < math.inf:
-            raise ValueError(f"weights are finite and at least 0, not {weight}")
-    return given
+def _runaway() -> Statement:
+    """One comparison, always won: refused; with a ridge λ the gap g solves σ(−g) = λ g / 2, without bound as λ → 0."""
+    gaps, errors = [], []
+    for ridge in (1e-1, 1e-3, 1e-6):
+        first, second = penalised_fit([(0, 1)], items=2, ridge=ridge).tolist()
+        gaps.append(first - second)
+        errors.append(abs(1.0 / (1.0 + math.exp(gaps[-1])) - ridge * gaps[-1] / 2.0))
+    try:
+        fit_plackett_luce([(0, 1)], items=2)
+        errors.append(math.inf)
+    except NoFiniteFitError:
+        pass
+    return Statement(
+        name="labels that are always the same have no finite rewards",
+        equation="(3)",
+        error=max(errors) if sorted(gaps) == gaps else math.inf,
+        bound=IDENTITY,
+        note="gap under a ridge of 0.1, 0.001, 1e-6: " + ", ".join(f"{gap:.3g}" for gap in gaps),
+    )

@@ -7,11 +7,15 @@ that a prompt does not have (rows of a ragged world are filled up) belong to no 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from likelier.theory.optimum import log_partition
+from likelier.theory.choice import few, ranking_log_probabilities
+from likelier.theory.optimality import trial_policies
+from likelier.theory.optimum import log_partition, optimal_policy, total_variation
 from likelier.theory.shapes import Cells, Existing, PerPrompt
-from likelier.theory.statement import IDENTITY
+from likelier.theory.statement import IDENTITY, Statement, largest_gap, scale
 from likelier.theory.world import World, WorldError
 
 
@@ -59,7 +63,6 @@ def implicit_reward(world: World, log_policy: Cells, beta: float) -> Cells:
         SupportError: the reference or the policy has probability 0 for a completion, or the policy has more for one
             that does not exist.
 
-    >>> from likelier.theory.optimum import optimal_policy
     >>> world = World.random(0)
     >>> reward = implicit_reward(world, optimal_policy(world.log_reference, world.reward, 0.5), 0.5)
     >>> equivalent(reward, world.reward)  # math.md (6)
@@ -119,3 +122,125 @@ def _require(holds: torch.Tensor, world: World, what: str, *, there: bool = True
         f"{where} `{world.completions[row][column]}`, so β log(π/π_ref) cannot stand for its reward; give it a"
         " probability, or leave it out"
     )
+
+
+def statements(world: World, beta: float) -> list[Statement]:
+    """Lemmas 1 and 2, the converse and where it fails, Theorem 1 and (12), on the support of `world`'s reference.
+
+    >>> [statement.name for statement in statements(World.random(0), 0.5) if not statement.holds]
+    []
+    """
+    inside = world.on_support()
+    found = [_lemma_1(inside), _lemma_2(inside, beta), _inverted(inside, beta), _converse(inside, beta),
+             _no_converse_without_support(), _no_converse_at_another_beta(), _theorem_1(inside, beta),
+             _unique(inside, beta), _z_is_1(inside, beta), _refused()]  # fmt: skip
+    gone = int((world.exists & ~world.support).sum())
+    if not gone:
+        return found
+    note = f"without {gone} completion{'s' if gone > 1 else ''} of reference probability 0"
+    return [replace(one, note=one.note or note) for one in found]
+
+
+def _shifted(world: World) -> Cells:
+    """Another member of the class: every prompt's rewards moved by a number of its own."""
+    size = max(1.0, float(world.reward.abs().max()))
+    steps = torch.arange(1, len(world.prompts) + 1, dtype=world.reward.dtype) / len(world.prompts)
+    return world.reward + size * steps.unsqueeze(-1)
+
+
+def _lemma_1(world: World) -> Statement:
+    both = zip(few(world), few(world.with_reward(_shifted(world))), strict=True)
+    errors = [
+        largest_gap(ranking_log_probabilities(r).exp(), ranking_log_probabilities(other).exp())
+        for r, other in both
+    ]
+    return _statement("r and r + f(x) give every ranking the same probability", "Lemma 1", max(errors))
+
+
+def _lemma_2(world: World, beta: float) -> Statement:
+    policies = [
+        optimal_policy(world.log_reference, reward, beta) for reward in (world.reward, _shifted(world))
+    ]
+    error = float(total_variation(*policies).max()) / scale(world, beta)
+    return _statement("r and r + f(x) have the same optimal policy", "Lemma 2", error)
+
+
+def _inverted(world: World, beta: float) -> Statement:
+    best = optimal_policy(world.log_reference, world.reward, beta)
+    log_z = log_partition(world.log_reference, world.reward, beta).unsqueeze(-1)
+    found = (best - world.log_reference + log_z).masked_fill(~world.exists, 0.0)
+    wanted = (world.reward / beta).masked_fill(~world.exists, 0.0)
+    error = largest_gap(found, wanted) / scale(world, beta)
+    return _statement("r = β log(π*/π_ref) + β log Z", "(6)", error)
+
+
+def _converse(world: World, beta: float) -> Statement:
+    best = optimal_policy(world.log_reference, world.reward, beta)
+    found = class_distance(implicit_reward(world, best, beta), world.reward, exists=world.exists)
+    error = float(found.max()) / (beta * scale(world, beta))
+    return _statement("the optimal policy gives r's class back", "converse of Lemma 2", error)
+
+
+def _no_converse_without_support() -> Statement:
+    """Two rewards of different classes, told apart by a completion that the reference never gives."""
+    zero = torch.tensor([[0.0, 0.0, -torch.inf]], dtype=torch.float64)
+    rewards = torch.tensor([[[1.0, 0.0, 0.0]], [[1.0, 0.0, 7.0]]], dtype=torch.float64)
+    policies = [optimal_policy(World.of(zero, reward).log_reference, reward, 0.5) for reward in rewards]
+    error = float("inf") if equivalent(*rewards) else float(total_variation(*policies).max())
+    return _statement(
+        "it fails where π_ref(y|x) = 0: one policy, two classes",
+        "converse of Lemma 2",
+        error,
+        note="an example",
+    )
+
+
+def _no_converse_at_another_beta() -> Statement:
+    reward = torch.tensor([[1.0, 0.0, -2.0]], dtype=torch.float64)
+    even = World.uniform(reward).log_reference
+    policies = optimal_policy(even, reward, 0.5), optimal_policy(even, 2.0 * reward, 1.0)
+    error = float("inf") if equivalent(reward, 2.0 * reward) else float(total_variation(*policies).max())
+    return _statement(
+        "it fails at another β: r at β, 2 r at 2 β", "converse of Lemma 2", error, note="an example"
+    )
+
+
+def _theorem_1(world: World, beta: float) -> Statement:
+    member = project(world, beta)
+    away = class_distance(member, world.reward, exists=world.exists).max() / beta
+    total = (world.log_reference + member / beta).exp().sum(dim=-1)
+    error = max(float(away), largest_gap(total, torch.ones_like(total))) / scale(world, beta)
+    return _statement("f(r) = r − β log Z is β log(π/π_ref) of a policy, in r's class", "Theorem 1", error)
+
+
+def _unique(world: World, beta: float) -> Statement:
+    """One member of that form for the whole class; and every policy's own reward is the member of its class."""
+    member = project(world, beta)
+    errors = [largest_gap(project(world.with_reward(_shifted(world)), beta), member)]
+    for policy in trial_policies(world, count=4):
+        reward = implicit_reward(world, policy, beta)
+        errors.append(largest_gap(project(world.with_reward(reward), beta), reward))
+    return _statement(
+        "and it is the only one of the class", "Theorem 1", max(errors) / (beta * scale(world, beta))
+    )
+
+
+def _z_is_1(world: World, beta: float) -> Statement:
+    log_z = log_partition(world.log_reference, project(world, beta), beta)
+    error = float(log_z.abs().max()) / scale(world, beta)
+    return _statement("Z(x) = 1 for the reward that DPO learns", "(12)", error)
+
+
+def _refused() -> Statement:
+    never = World.of(torch.tensor([[0.0, -torch.inf]]).double(), torch.zeros(1, 2).double())
+    try:
+        project(never, 1.0)
+    except SupportError as refusal:
+        return _statement(
+            "it is refused where π_ref(y|x) = 0", "Theorem 1", 0.0, note=str(refusal).partition(",")[0]
+        )
+    return _statement("it is refused where π_ref(y|x) = 0", "Theorem 1", float("inf"))
+
+
+def _statement(name: str, equation: str, error: float, *, note: str = "") -> Statement:
+    return Statement(name=name, equation=equation, error=error, bound=IDENTITY, note=note)

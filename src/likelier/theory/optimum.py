@@ -141,14 +141,15 @@ def reward_at(world: World, kl_budget: float) -> float:
     low, high = _SMALLEST, _LARGEST
     for _ in range(_BISECTIONS):
         beta = (low * high) ** 0.5
-        if frontier(world, [beta])[0].kl > kl_budget:
+        best = optimal_policy(world.log_reference, world.reward, beta)
+        if float(mean(world, kl(best, world.log_reference))) > kl_budget:
             low = beta
         else:
             high = beta
     return frontier(world, [high])[0].reward
 
 
-_SMALLEST, _LARGEST, _BISECTIONS = 1e-9, 1e9, 120
+_SMALLEST, _LARGEST, _BISECTIONS = 1e-9, 1e9, 60
 
 
 def _positive(beta: float) -> float:
