@@ -1,4 +1,4 @@
-# `make demo`, `make test`, `make check`, `make bench`. Each makes its environment first; a second run finds it.
+# `make demo`, `make test`, `make check`, `make bench`, `make theory`. Each makes its environment first; a second run finds it.
 # Needs Python 3.11 or newer and make; for another Python: `make demo PYTHON=python3.12`.
 # `ARGS` is handed on: `make demo ARGS=--quick`, `make test ARGS='-k packing'`.
 
@@ -16,6 +16,7 @@ help:
 	@echo 'make check    format, lint, types'
 	@echo 'make bench    likelier against TRL on this machine'
 	@echo 'make bench-sampling  sampling against model.generate of transformers'
+	@echo 'make theory   algorithms against the exact frontier in small worlds: minutes, into docs/theory'
 	@echo 'make million  likelier check on a million rows: its memory must stay under 1 GB'
 	@echo 'make format   put the code in its format'
 	@echo 'make clean    delete the environments and what tools have cached'
@@ -36,6 +37,9 @@ bench: .venv/installed .venv/model .venv-trl/installed
 
 bench-sampling: .venv/installed .venv/model
 	.venv/bin/python -m benchmarks.sampling $(ARGS)
+
+theory: .venv/installed
+	.venv/bin/python -m benchmarks.theory $(ARGS)
 
 million: .venv/installed
 	.venv/bin/python -m benchmarks.check_rows $(ARGS)

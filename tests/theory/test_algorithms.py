@@ -20,9 +20,9 @@ from likelier.theory.algorithms import (
     unlikelihood,
 )
 from likelier.theory.batches import Samples, adam, distance_to, log_policies, standing
-from likelier.theory.choice import fit_bradley_terry
 from likelier.theory.comparisons import is_decided_by_all, population, sample
 from likelier.theory.descent import Training, descend
+from likelier.theory.fits import fit_bradley_terry
 from likelier.theory.frontiers import Distances, Plan, distances, frontiers
 from likelier.theory.optimum import objective, optimal_policy, place, reward_at, total_variation
 from likelier.theory.stability import sampled_policy_gradient, stability

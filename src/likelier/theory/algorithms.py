@@ -15,9 +15,9 @@ from torch import Tensor
 
 from likelier.objectives import OBJECTIVES, Objective
 from likelier.theory.batches import Samples, Seeded, adam, log_policies
-from likelier.theory.choice import fit_bradley_terry
 from likelier.theory.comparisons import components, is_decided_by_all, population, sample
 from likelier.theory.descent import Training, descend
+from likelier.theory.fits import fit_bradley_terry
 from likelier.theory.optimum import optimal_policy, total_variation
 from likelier.theory.shapes import Cells
 from likelier.theory.statement import Statement
