@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 
 import likelier
 from likelier.engines.rewards import resolve_reward, reward_of
+from likelier.scoring.equality import choose_way
 from likelier.theory.export import ModelWorld, model_world
 from likelier.theory.letter_models import letter_tokenizer, prompt_texts, random_model
 from likelier.theory.optimum import mean, objective, optimal_policy, optimum_value, total_variation
@@ -222,6 +223,11 @@ def test_what_the_world_does_not_know_has_no_reward(exported: tuple[ModelWorld, 
     for prompt, text in (("c", "a"), ("a", "abba"), ("a", "x")):
         with pytest.raises(WorldError, match="the world has no answer"):
             exported[0].reward(prompt, text)
+
+
+def test_trees_reach_the_model(exported: tuple[ModelWorld, Path]) -> None:
+    """The world is there to try trees and packing on; as ordinary rows it would show nothing of them."""
+    assert choose_way(exported[0].model).way == "tree"
 
 
 def test_the_folder_is_the_world(exported: tuple[ModelWorld, Path]) -> None:

@@ -16,8 +16,8 @@ from likelier.theory.world import World
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """λ at which the dial is tried."""
-CURVE = tuple(step / 10 for step in range(21))
-"""λ of the picture, from the reference to twice the policy."""
+CURVE = tuple(step / 10 for step in range(1, 21))
+"""λ of the picture, to twice the policy; at 0 there is no gain to lose a share of."""
 
 
 def statements(world: World, beta: float) -> list[Statement]:
@@ -61,7 +61,7 @@ def sequence_statements(beta: float) -> list[Statement]:
 
 
 def dial_curves(beta: float = 1.0) -> list[DialCurve]:
-    """The picture: every world of `dial_worlds`, λ from 0 to 2.
+    """The picture: every world of `dial_worlds`, λ from 0.1 to 2.
 
     >>> [curve.name for curve in dial_curves()][0]
     'one token'

@@ -192,9 +192,8 @@ def _variance(log_policy: Cells, values: Cells) -> PerPrompt:
 
 
 def _projected_squares(log_policy: Cells, payoffs: Cells) -> Cells:
-    """`‖E[h | y₁]‖²`, h the kernel of `leave_one_out`: ½ [(R₁ − E R) e₁ − π ⊙ (R₁ − R)]."""
+    """`‖E[h | y₁]‖²`, h the kernel of `leave_one_out`: ½ (R₁ − E R) at y₁, and −½ π(y₂) (R₁ − R₂) at each other y₂."""
     probability = log_policy.exp()
     centred = payoffs - expectation(log_policy, payoffs)[:, None]
-    pushed = -probability[:, None, :] * (payoffs[:, :, None] - payoffs[:, None, :])
-    own = torch.diag_embed(centred)
-    return 0.25 * (own + pushed).square().sum(dim=-1)
+    pushed = probability[:, None, :] * (payoffs[:, :, None] - payoffs[:, None, :])
+    return 0.25 * (centred.square() + pushed.square().sum(dim=-1))
