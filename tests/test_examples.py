@@ -16,8 +16,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_settings_are_read_by_their_stage(path: Path) -> None:
-    config = parse(path.stem, ["--config", str(path), "--data", "preferences.jsonl"])
-    assert config.model_fields_set > {"data"}
+    flag = "--prompts" if path.stem == "ppo" else "--data"
+    config = parse(path.stem, ["--config", str(path), flag, "rows.jsonl"])
+    assert config.model_fields_set > {flag.removeprefix("--")}
 
 
 def test_every_example_is_listed() -> None:

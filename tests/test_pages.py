@@ -104,6 +104,7 @@ def beside_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_rows(
         tmp_path / "answers.jsonl", [{"prompt": "Go on:", "completions": ["Yes.", "Yes, I will.", "No."]}]
     )
+    write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Go on:"}, {"prompt": "The cat"}])
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -127,10 +128,10 @@ def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.
         named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
         complete = {"--model", "--help", "--config", "--with", "--reward", "evaluate"} & {*named}
         codes.append(main(named if complete else [*named, *model]))
-    assert codes == [0, 1, 1, *[0] * 12], capsys.readouterr().err
+    assert codes == [0, 1, 1, *[0] * 13], capsys.readouterr().err
     assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
     assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
-    for name in ("first", "ipo", "lora", "beta", "chosen", "reward"):
+    for name in ("first", "ipo", "lora", "beta", "chosen", "reward", "ppo"):
         assert (beside_data / "runs" / name / "model" / "README.md").is_file()
 
 

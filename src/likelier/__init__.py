@@ -17,7 +17,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 __version__ = "0.1.0"
 _STAGES = {
     name: f"likelier.stages.{name}"
-    for name in ("dpo", "evaluate", "label", "reward", "sample", "score", "sft")
+    for name in ("dpo", "evaluate", "label", "ppo", "reward", "sample", "score", "sft")
 }
 __all__ = ["__version__", *_STAGES]
 

@@ -64,6 +64,11 @@ STAGES: dict[str, Stage] = {
         "likelier.training.config:DpoConfig",
         "likelier.stages.dpo:main",
     ),
+    "ppo": Stage(
+        "train a model on a reward of its own answers",
+        "likelier.training.ppo_config:PpoConfig",
+        "likelier.stages.ppo:main",
+    ),
     "evaluate": Stage(
         "how well rewards predict preferences, with intervals",
         "likelier.stages.evaluate_config:EvaluateConfig",

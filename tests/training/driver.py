@@ -23,6 +23,7 @@ import torch
 
 import likelier
 from likelier import cli
+from likelier.engines import drawing
 from likelier.scoring.scorer import Scorer
 from likelier.training import best, checkpoint, folder, loop, opening, outcome
 
@@ -79,6 +80,12 @@ def arm(at: str, nth: int, number: int) -> None:
                 torch.Tensor.backward = before(torch.Tensor.backward, 2, kill)  # type: ignore[method-assign]
 
         loop.Training._step = before(loop.Training._step, nth, inside)  # type: ignore[method-assign]
+    elif at == "drawing":
+        drawing.Sampler.draw = before(drawing.Sampler.draw, nth, kill)  # type: ignore[method-assign]
+    elif at == "updates":
+        loop.Training._updates = before(loop.Training._updates, nth, kill)  # type: ignore[method-assign]
+    elif at == "update":
+        loop.Training._update = before(loop.Training._update, nth, kill)  # type: ignore[method-assign]
     elif at == "reference":
         Scorer.token_logps = before(Scorer.token_logps, nth, kill)  # type: ignore[method-assign]
     elif at == "checkpoint":
@@ -121,6 +128,7 @@ def run(job: dict[str, Any], errors: Any) -> int:
 def main() -> None:
     # Imported before the forks.
     assert likelier.dpo
+    assert likelier.ppo
     # No operation of torch before the forks: a pool of threads does not survive one.
     for job in json.load(sys.stdin):
         with tempfile.TemporaryFile("w+") as errors:

@@ -18,7 +18,10 @@ from tests.models.families import tiny
 
 _TEXT = "the cat sat on a mat and looked at rain rice garden kind good bad long short help please wash"
 WORDS = _TEXT.split(" ")
-TIMES = ("tokens_per_second", "pairs_per_second", "examples_per_second", "mfu", "seconds_left")
+TIMES = (
+    *("tokens_per_second", "pairs_per_second", "examples_per_second", "answers_per_second"),
+    *("mfu", "seconds_left"),
+)
 """The figures of a step that no two runs share."""
 
 

@@ -96,6 +96,8 @@ def _branch(tree: Tree, branch: int, tokenization: Tokenization, *, with_trunk: 
     if with_trunk:
         yield Piece(f"prompt, {len(read)} tokens:\n", None)
         yield Piece(escape(tokenization.decode(read)) + "\n", False)
+    if not len(leaf.tokens):  # An answer that is still to be drawn.
+        return
     yield Piece(f"{_name(tree, branch)}, {tree.branch_length(branch)} tokens trained:\n", None)
     for scored, run in groupby(zip(leaf.tokens, leaf.scored, strict=True), key=lambda pair: bool(pair[1])):
         before = tokenization.decode(read).rstrip(BROKEN)

@@ -62,7 +62,8 @@ class Reward:
             )
             if len(values) != len(completions):
                 raise WorkError(
-                    f"reward `{self.name}` gave {len(values)} numbers for {len(completions)} answers"
+                    f"reward `{self.name}` gave {len(values)} numbers for {len(completions)} answers,"
+                    f" {named[0]} to {named[-1]}"
                 )
         else:
             asked = zip(prompts, completions, named, strict=True)

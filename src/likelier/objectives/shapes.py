@@ -26,3 +26,12 @@ PerTree: TypeAlias = Float[Tensor, " trees"]
 Values: TypeAlias = Float[Tensor, "*shape"]
 Counts: TypeAlias = Real[Tensor, "*shape"]
 Mask: TypeAlias = Bool[Tensor, "*shape"]
+
+AnswerTokens: TypeAlias = Float[Tensor, "answers tokens"]
+"""A number for each token of each answer; what lies past an answer's end is not read."""
+AnswerMask: TypeAlias = Bool[Tensor, "answers tokens"]
+"""True up to each answer's last token."""
+PerAnswer: TypeAlias = Float[Tensor, " answers"]
+Groups: TypeAlias = Float[Tensor, "prompts group"]
+"""A number for each of a prompt's answers."""
+PerToken: TypeAlias = Float[Tensor, " tokens"]

@@ -1,13 +1,13 @@
 """The output head, on the positions that predict a scored token and nowhere else, a block of rows at a time.
 
-Memory is `_LOGIT_BYTES` of logits, whatever the vocabulary and the pack. Where those of a pack fit, they are kept for
+Memory is `LOGIT_BYTES` of logits, whatever the vocabulary and the pack. Where those of a pack fit, they are kept for
 the backward, which overwrites them with their gradients; else they live only while their log-sum-exp is taken, and
 are made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ from likelier.scoring.weights import WorkingWeights
 
 _PRODUCT_ROWS = 128
 """Rows per product: logits exist for so many at once."""
-_ELEMENT_ROWS = 16
+ELEMENT_ROWS = 16
 """Rows whose float32 logits exist at once: they stay in the processor's cache, which is what exp needs."""
-_LOGIT_BYTES = 1 << 26
+LOGIT_BYTES = 1 << 26
 """Bytes of logits, or of their gradients, that are kept at once: the weight's gradient is one product over them."""
 
 
@@ -73,14 +73,14 @@ class TokenLogps(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         # Whole blocks: over a single row a sum is shared out between threads, in another order.
-        spare = -len(hidden) % _ELEMENT_ROWS
+        spare = -len(hidden) % ELEMENT_ROWS
         rows = F.pad(hidden, (0, 0, 0, spare)).to(weights.dtype)
         targets = F.pad(targets, (0, spare))
         logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
         kept = None
-        if trained and len(rows) * _width(weights) <= _LOGIT_BYTES:
+        if trained and len(rows) * row_bytes(weights) <= LOGIT_BYTES:
             kept = rows.new_empty(len(rows), len(weights.matrix))
-        for block, logits in _blocks(rows, targets, weights, shape, into=kept):
+        for block, logits in logit_blocks(rows, targets, weights, shape, into=kept):
             peak = logits.amax(1, keepdim=True)
             target = logits.gather(1, targets[block, None])[:, 0] - peak[:, 0]
             # Not `logsumexp`, which takes thirty times as long on a CPU at this width (docs/log.md).
@@ -93,25 +93,40 @@ class TokenLogps(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         rows, targets = ctx.saved_tensors
         grad = F.pad(grad, (0, len(rows) - len(grad)))
-        weights: WorkingWeights = ctx.weights
         kept, ctx.kept = ctx.kept, None
-        grad_rows = torch.empty_like(rows)
-        totals: list[Tensor | None] = [None] * len(weights.parameters)
-        step = max(_PRODUCT_ROWS, _LOGIT_BYTES // _width(weights) // _PRODUCT_ROWS * _PRODUCT_ROWS)
-        for start in range(0, len(rows), step) if kept is None else (0,):
-            part = slice(start, start + step) if kept is None else slice(None)
-            grad_logits = _grad_logits(rows[part], targets[part], grad[part], weights, ctx.shape, kept)
-            grad_rows[part] = grad_logits @ weights.matrix
-            found = weights.gradients(grad_logits, rows[part], ctx.needs_input_grad[5:])
-            totals = [
-                new if old is None or new is None else old + new
-                for old, new in zip(totals, found, strict=True)
-            ]
-        shown = grad_rows[: len(rows) - ctx.spare]
-        return shown.to(ctx.dtype), None, None, None, None, *totals
+
+        def of_logits(part: slice) -> Tensor:
+            return _grad_logits(rows[part], targets[part], grad[part], ctx.weights, ctx.shape, kept)
+
+        return through_head(ctx, rows, of_logits, whole=kept is not None)
 
 
-def _blocks(
+def through_head(
+    ctx: Any, rows: Tensor, of_logits: Callable[[slice], Tensor], *, whole: bool
+) -> tuple[Any, ...]:
+    """The gradients of hidden states and parameters from those of the logits, which are made part by part.
+
+    Args:
+        of_logits: from the rows that are wanted, their logits' gradients `[rows, V]`, in the working precision.
+        whole: all of them at once; else as many as `LOGIT_BYTES` hold: the weight's gradient is one product over them.
+    """
+    weights: WorkingWeights = ctx.weights
+    grad_rows = torch.empty_like(rows)
+    totals: list[Tensor | None] = [None] * len(weights.parameters)
+    step = max(_PRODUCT_ROWS, LOGIT_BYTES // row_bytes(weights) // _PRODUCT_ROWS * _PRODUCT_ROWS)
+    for start in (0,) if whole else range(0, len(rows), step):
+        part = slice(None) if whole else slice(start, start + step)
+        grad_logits = of_logits(part)
+        grad_rows[part] = grad_logits @ weights.matrix
+        found = weights.gradients(grad_logits, rows[part], ctx.needs_input_grad[5:])
+        totals = [
+            new if old is None or new is None else old + new for old, new in zip(totals, found, strict=True)
+        ]
+    shown = grad_rows[: len(rows) - ctx.spare]
+    return shown.to(ctx.dtype), None, None, None, None, *totals
+
+
+def logit_blocks(
     rows: Tensor,
     targets: Tensor,
     weights: WorkingWeights,
@@ -125,7 +140,7 @@ def _blocks(
     Those of the product are taken from `known`, or left `into` where one is given, both `[S, V]`.
     """
     wide = _wide(weights.dtype)
-    few = len(rows) if rows.is_cuda else _ELEMENT_ROWS
+    few = len(rows) if rows.is_cuda else ELEMENT_ROWS
     for start in range(0, len(rows), _PRODUCT_ROWS):
         stop = min(start + _PRODUCT_ROWS, len(rows))
         if known is None:
@@ -159,7 +174,7 @@ def _grad_logits(
 ) -> Tensor:
     """`(onehot − softmax) · grad`, through the shape, in the working precision: `[S, V]`, over `kept` logits if any."""
     result = rows.new_empty(len(rows), len(weights.matrix)) if kept is None else kept
-    for block, logits in _blocks(rows, targets, weights, shape, known=kept):
+    for block, logits in logit_blocks(rows, targets, weights, shape, known=kept):
         slope = grad[block, None].to(logits.dtype)
         grads = torch.softmax(logits, 1).mul_(-slope)
         grads.scatter_add_(1, targets[block, None], slope)
@@ -167,7 +182,7 @@ def _grad_logits(
     return result
 
 
-def _width(weights: WorkingWeights) -> int:
+def row_bytes(weights: WorkingWeights) -> int:
     """Bytes of a row of logits."""
     return len(weights.matrix) * weights.matrix.element_size()
 

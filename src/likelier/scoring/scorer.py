@@ -22,6 +22,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from likelier.data.trees import Tree, tree_of
 from likelier.models.heads import value_head
 from likelier.scoring.attention import ATTENTION, TreePlan
+from likelier.scoring.distribution import TokenDistribution, TokenFigures, state_values, token_entropies
 from likelier.scoring.head import LogitShape, TokenLogps
 from likelier.scoring.kernels import Kernels
 from likelier.scoring.packing import Pack, make_pack, pack_trees, split_tree, subtree
@@ -94,6 +95,16 @@ class Scorer:
         math.md, notation: `log π(y_t | x, y_<t)`.
         """
         return self._through(pack, self._logps)
+
+    def token_figures(self, pack: Pack, value_head: nn.Linear | None = None) -> TokenFigures:
+        """Log-probs, entropies and, with a value head, values of the pack's scored tokens, all by one forward.
+
+        Args:
+            value_head: reads the hidden state that predicts a token: the value of the state in which it is drawn.
+        """
+        found = self._through(pack, lambda row, mask: self._figures(row, mask, value_head))
+        logps, entropies, *values = found.unbind(1)
+        return TokenFigures(logps, entropies, values[0] if values else None)
 
     def end_states(self, pack: Pack) -> Tensor:
         """Final hidden states at the branches' last tokens, `[B, D]` float32 or wider, with their gradient.
@@ -217,6 +228,23 @@ class Scorer:
         ends = self._hidden(pack, mask).index_select(0, pack.ends)
         return ends.to(torch.promote_types(ends.dtype, torch.float32))
 
+    def _figures(self, pack: Pack, mask: Tensor | None, value_head: nn.Linear | None) -> Tensor:
+        """`[S, 2]`, or `[S, 3]` with values."""
+        if self.own_head:
+            states = self._hidden(pack, mask).index_select(0, pack.predictors)
+            weights = self.kernels.head
+            assert weights is not None
+            figures = TokenDistribution.apply(  # type: ignore[no-untyped-call]
+                *(states, weights, pack.targets, self.shape, torch.is_grad_enabled(), *weights.parameters)
+            )
+        else:
+            with read_states(decoder(self.causal)) as read:
+                logps = self._model_logps(pack, mask)
+            states = read[0].index_select(0, pack.predictors)
+            figures = logps.gather(1, pack.targets[:, None])[:, 0], token_entropies(logps)
+        values = () if value_head is None else (state_values(states, value_head).to(figures[0].dtype),)
+        return torch.stack([*figures, *values], 1)
+
     def _head(self, hidden: Tensor, targets: Tensor) -> Tensor:
         weights = self.kernels.head
         assert weights is not None
@@ -227,12 +255,15 @@ class Scorer:
 
     def _model_head(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Through the model's own logits at those positions."""
+        chosen: Tensor = self._model_logps(pack, mask).gather(1, pack.targets[:, None])[:, 0]
+        return chosen
+
+    def _model_logps(self, pack: Pack, mask: Tensor | None) -> Tensor:
+        """Of the whole vocabulary at the positions that predict a scored token, `[S, V]`."""
         index, inverse = torch.unique(pack.predictors, return_inverse=True)
         out = self._run(self.causal, pack, mask, logits_to_keep=index)
-        wide = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
-        logps = wide.log_softmax(-1).index_select(0, inverse)
-        chosen: Tensor = logps.gather(1, pack.targets[:, None])[:, 0]
-        return chosen
+        wide: Tensor = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
+        return wide.log_softmax(-1).index_select(0, inverse)
 
     def _rows(self, pack: Pack, read: Callable[[Pack, Tensor | None], Tensor]) -> Tensor:
         """Each branch as an ordinary row: exact for every causal model."""
@@ -278,6 +309,17 @@ def decoder(causal: PreTrainedModel) -> nn.Module:
     """The part of the model below its output head."""
     base: nn.Module = causal.base_model
     return base if base is not causal else causal.get_decoder()  # type: ignore[operator]
+
+
+@contextmanager
+def read_states(base: nn.Module) -> Iterator[list[Tensor]]:
+    """Final hidden states `[T, D]` of every forward of `base` in the context, beside whatever else is made of them."""
+    found: list[Tensor] = []
+    hook = base.register_forward_hook(lambda _, __, out: found.append(out.last_hidden_state[0]))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 def set_attention(causal: PreTrainedModel, name: str) -> None:

@@ -68,4 +68,8 @@ def dpo(
 def main(config: DpoConfig) -> int:
     """The command: the same run, with words on stderr and the result on stdout."""
     loss = resolve_loss(config, config.loss, given=config.model_fields_set)
-    return command(config, preferences(config, loss, reference=config.reference))
+    return command(
+        config,
+        preferences(config, loss, reference=config.reference),
+        Inputs(config.model, config.data, config.eval_data),
+    )

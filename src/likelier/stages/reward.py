@@ -56,4 +56,4 @@ def reward(
 
 def main(config: RewardConfig) -> int:
     """The command: the same run, with words on stderr and the result on stdout."""
-    return command(config, rewarding(config))
+    return command(config, rewarding(config), Inputs(config.model, config.data, config.eval_data))

@@ -61,7 +61,7 @@ def sft(
 
 def main(config: SftConfig) -> int:
     """The command: the same run, with words on stderr and the result on stdout."""
-    return command(config, _method(config))
+    return command(config, _method(config), Inputs(config.model, config.data, config.eval_data))
 
 
 def _method(config: SftConfig) -> Method:

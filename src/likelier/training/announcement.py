@@ -42,6 +42,8 @@ class Outlook:
     """Passes over the trees that the steps make."""
     trees: Sequence[Tree]
     """Of one epoch."""
+    at_most: bool = False
+    """Whether they may turn out smaller."""
     model: nn.Module
     lora_rank: int | None
     reference: str | None
@@ -180,10 +182,11 @@ def _what_is_read(outlook: Outlook) -> str:
     count = sum(len(tree.comparisons) or num_pairs(tree) for tree in trees)
     read = sum(tree.num_tokens for tree in trees)
     scored = sum(tree.branch_length(branch) for tree in trees for branch in range(len(tree.branches)))
+    bound = "up to " if outlook.at_most else ""
     passes = "one epoch" if outlook.epochs == 1 else f"{outlook.epochs:.3g} epochs"
     return (
         f"{outlook.steps:,} steps of {outlook.batch_size} {outlook.unit}, {passes} of {count:,} {outlook.unit} in "
-        f"{len(trees):,} trees; an epoch reads {read:,} tokens and scores {scored:,} of them."
+        f"{len(trees):,} trees; an epoch reads {bound}{read:,} tokens and scores {bound}{scored:,} of them."
     )
 
 

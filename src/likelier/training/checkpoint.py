@@ -31,6 +31,8 @@ class Position:
     evaluations_since_best: int = 0
     best_by: str | None = None
     """The figure and the held-out rows that `best` was measured by: on others it says nothing."""
+    carried: dict[str, float] = field(default_factory=dict)
+    """What a method hands on from step to step besides the weights: a coefficient that it steers, running means."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,28 +24,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 """`paper`: the settings of arXiv 2305.18290, appendix B."""
 
 
-class TrainingConfig(RowsConfig):
+class DataConfig(RowsConfig):
+    """What a stage reads that trains on rows with answers."""
+
+    data: list[str] = Field(
+        description="preference rows: a file, a datasets folder or a hub name; may be repeated"
+    )
+    eval_data: list[str] = Field([], description="held-out rows to evaluate on")
+    group_prompts: bool = Field(True, description="rows of one prompt share a tree and its forward")
+    weigh: Literal["rows", "prompts"] = Field("rows", description="prompts: each prompt has weight 1")
+
+
+class TrainingConfig(StageConfig):
     """What every training stage reads."""
 
     full_rate: ClassVar[float] = 1e-6
     """The default learning rate of full training."""
     lora_rate: ClassVar[float] = 1e-5
     """That of an adapter."""
+    held_out_by: ClassVar[str] = "eval_data"
+    """The setting that names what is held out, beside `eval_share`."""
 
     model: str = Field(
         "smollm2", description="folder, hub name, .gguf file, adapter folder, or smollm2 (embedded)"
     )
-    data: list[str] = Field(
-        description="preference rows: a file, a datasets folder or a hub name; may be repeated"
-    )
-    eval_data: list[str] = Field([], description="held-out rows to evaluate on")
     eval_share: float | None = Field(
         None, gt=0, lt=1, description="hold out this share of the data, by prompt"
     )
     out: Path | None = Field(None, description="run folder")
-    group_prompts: bool = Field(True, description="rows of one prompt share a tree and its forward")
-    weigh: Literal["rows", "prompts"] = Field("rows", description="prompts: each prompt has weight 1")
-
     optimizer: Literal["adamw", "rmsprop"] = Field("adamw", description="AdamW (0.9, 0.999), or RMSprop")
     learning_rate: PositiveFloat | None = Field(None, description="1e-6; with LoRA 1e-5")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
@@ -92,11 +98,12 @@ class TrainingConfig(RowsConfig):
     @model_validator(mode="after")
     def _belongs_together(self) -> TrainingConfig:
         """Settings that something else must be set for."""
-        if self.eval_data and self.eval_share is not None:
-            raise ValueError("--eval-data and --eval-share are two ways to hold rows out; give one of them")
-        held_out = bool(self.eval_data) or self.eval_share is not None
+        named, flag = bool(getattr(self, self.held_out_by)), f"--{self.held_out_by.replace('_', '-')}"
+        if named and self.eval_share is not None:
+            raise ValueError(f"{flag} and --eval-share are two ways to hold rows out; give one of them")
+        held_out = named or self.eval_share is not None
         for name, needs, given in (
-            ("eval_every", "--eval-data or --eval-share", held_out),
+            ("eval_every", f"{flag} or --eval-share", held_out),
             ("keep_best", "--eval-every", self.eval_every is not None),
             ("keep_best", "--out", self.out is not None),
             ("merge", "--out", self.out is not None),
@@ -120,6 +127,10 @@ class TrainingConfig(RowsConfig):
         return self
 
 
+class RowTrainingConfig(TrainingConfig, DataConfig):
+    """What a stage reads that trains on rows with answers, all of it."""
+
+
 class SamplingConfig(StageConfig):
     """What is read besides where the model that trains can answer."""
 
@@ -134,7 +145,7 @@ class SamplingConfig(StageConfig):
         return self
 
 
-class DpoConfig(SamplingConfig, TrainingConfig):
+class DpoConfig(SamplingConfig, RowTrainingConfig):
     """The settings of `likelier dpo`."""
 
     ties: Literal["drop", "half"] = Field(
@@ -162,7 +173,7 @@ class DpoConfig(SamplingConfig, TrainingConfig):
         return {**{k: v for k, v in preset.items() if k in cls.model_fields}, **values}
 
 
-class SftConfig(SamplingConfig, TrainingConfig):
+class SftConfig(SamplingConfig, RowTrainingConfig):
     """The settings of `likelier sft`."""
 
     full_rate: ClassVar[float] = 2e-5
@@ -181,7 +192,7 @@ class SftConfig(SamplingConfig, TrainingConfig):
     )
 
 
-class RewardConfig(TrainingConfig):
+class RewardConfig(RowTrainingConfig):
     """The settings of `likelier reward`."""
 
     full_rate: ClassVar[float] = 2e-5
@@ -218,7 +229,7 @@ UPDATE_FREE = frozenset(
         "out", "resume", "overwrite", "dry_run", "json_", "max_tokens", "gradient_checkpointing", "eval_every",
         "eval_data", "checkpoint_every", "keep_checkpoints", "keep_best", "patience", "sample_prompts",
         "sample_every", "track", "merge", "trust_remote_code", "skip_bad_rows", "preset", "max_steps",
-        "data", "model", "reference", "revision", "centre",
+        "data", "model", "reference", "revision", "centre", "prompts", "eval_prompts",
     }
 )  # fmt: skip
 """Settings that a resumed run may change: none of them enters an update. Data, model and reference are held to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from likelier.scoring.packing import split_tree
 from likelier.scoring.scorer import Scorer
 from likelier.stats import Estimate, ratio_interval
 from likelier.training.evaluation import branch_numbers
-from likelier.training.method import Method, Metrics, as_loaded
+from likelier.training.method import Method, Metrics, as_loaded, in_one_update
+from likelier.training.preparation import load_data
 from likelier.training.step import Loss, step_gradient
 
 _TOKEN_LOSS = Loss(OBJECTIVES["sft"], beta=1.0)
@@ -36,8 +38,8 @@ def imitation(*, need: Need, prepare: Callable[[Loaded], Loaded] = as_loaded) ->
         stage="sft",
         name="SFT",
         unit="examples",
-        need=need,
-        gradient=lambda scorer, trees, _: gradient(scorer, trees),
+        read=partial(load_data, need=need),
+        work=in_one_update(lambda scorer, trees, _: gradient(scorer, trees)),
         evaluate=lambda scorer, trees, _: evaluate(scorer, trees),
         shown=_SHOWN,
         report=report,

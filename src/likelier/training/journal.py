@@ -21,7 +21,8 @@ class Journal:
         folder: None keeps everything in memory.
         say: where sentences for the user go.
         clip: the norm that gradients are clipped at.
-        likelihoods: whether a reward that falls means an answer that grows less likely.
+        likelihoods, descends: whether a reward that falls means an answer that grows less likely, and whether the
+            loss of a step can be held against that of the first.
     """
 
     def __init__(
@@ -32,9 +33,10 @@ class Journal:
         say: Callable[[str], None],
         clip: float,
         likelihoods: bool = True,
+        descends: bool = True,
     ) -> None:
         self.run, self.folder, self.say = run, folder, say
-        self._signs = Signs(clip=clip, likelihoods=likelihoods)
+        self._signs = Signs(clip=clip, likelihoods=likelihoods, descends=descends)
         self._tracker: Tracker | None = None
 
     def record(self, line: dict[str, Any]) -> None:

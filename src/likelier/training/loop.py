@@ -6,11 +6,13 @@ describe → score the reference → (resume) → step, log, evaluate, checkpoin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
 from likelier.data.showing import plain_examples
+from likelier.data.trees import Tree
 from likelier.engines.sampling import Prompt
 from likelier.errors import UsageError, WorkError
 from likelier.scoring.reference import in_tenths
@@ -20,7 +22,7 @@ from likelier.training.checkpoint import Position
 from likelier.training.config import SamplingConfig, TrainingConfig
 from likelier.training.folder import RunFolder
 from likelier.training.journal import Journal
-from likelier.training.method import Method
+from likelier.training.method import Method, StepFigures, Work
 from likelier.training.opening import open_run
 from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer, reserve_state
 from likelier.training.outcome import resolved, write_result
@@ -66,7 +68,7 @@ class Training:
         self.config, self.method, self.policy = config, method, policy
         self.data, self.plan, self.folder = data, plan, folder
         self.prompts, self.on_step, self.quiet = prompts, on_step, quiet
-        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        self.parameters = [p for p in policy.trained.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(config.optimizer, self.parameters, learning_rate=plan.rate(0))
         self.position = Position()
         self.clock = Clock()
@@ -84,7 +86,14 @@ class Training:
             unit=method.unit,
             found=method.report,
         )
-        self.journal = Journal(self.result, folder, say=say, clip=config.clip, likelihoods=method.likelihoods)
+        self.journal = Journal(
+            self.result,
+            folder,
+            say=say,
+            clip=config.clip,
+            likelihoods=method.likelihoods,
+            descends=method.descends,
+        )
 
     def run(self) -> Run:
         """Step after step until the plan is done, or somebody asks to stop."""
@@ -138,7 +147,7 @@ class Training:
     def score_reference(self) -> None:
         """The reference's log-probs of every tree that the run will visit, from the cache or by one forward."""
         reserve_state(self.optimizer)
-        if self.method.held_to is None:
+        if self.method.held_to is None or not self.method.scored_first:
             return
         visited = self.plan.visited()
         trees = [self.plan.trees[i] for i in visited] + self.data.evaluation
@@ -184,7 +193,7 @@ class Training:
         if latest is not None:
             self.position, before = checkpoints.read_state(latest)
             self.identity.require(before)
-            checkpoints.load_checkpoint(latest, self.policy.model, self.optimizer)
+            checkpoints.load_checkpoint(latest, self.policy.trained, self.optimizer)
             self.policy.scorer.kernels.refresh()
             self.journal.say(f"going on after step {self.position.step}")
             if before.machine != self.identity.machine:
@@ -196,33 +205,24 @@ class Training:
         return latest is not None
 
     def _step(self) -> dict[str, Any]:
-        """One step: the gradient of its trees, clipped, and an update of the weights."""
+        """One step: its work, update after update."""
         step = self.position.step
         indices = self.plan.order.step(step)
         trees = [self.plan.trees[i] for i in indices]
         reference = None if self.reference is None else [self.reference[i] for i in indices]
         self.clock.start()
-        with self.policy.scorer.kernels.summing(self.parameters):
-            result = self.method.gradient(self.policy.scorer, trees, reference)
-        if step == 0 and (said := self.method.look(result, self.policy)):
-            self.journal.say(said)
-        norm = gradient_norm(self.parameters)
-        require_finite(norm, "gradient norm", trees)
-        clip_gradients(self.parameters, norm=norm, limit=self.config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(step)
-        self.optimizer.step()
-        self.policy.scorer.kernels.refresh()
+        work = self.method.work(self.policy, trees, reference, self.position)
+        result, norms = self._updates(work)
         seconds = self.clock.stop()
         before = (self.position.tokens_seen, self.position.pairs_seen)
-        advance(self.position, trees)
+        advance(self.position, work.trees)
         return {
             "step": self.position.step,
             "epoch": self.plan.epoch(step),
             f"{self.method.unit}_seen": self.position.pairs_seen,
             **result.metrics(),
             "learning_rate": self.plan.rate(step),
-            "grad_norm": float(norm),
+            "grad_norm": fmean(norms),
             "tokens_per_second": (self.position.tokens_seen - before[0]) / seconds,
             "mfu": (self.position.tokens_seen - before[0])
             / seconds
@@ -230,6 +230,33 @@ class Training:
             / self.product_rate,
             f"{self.method.unit}_per_second": (self.position.pairs_seen - before[1]) / seconds,
         }
+
+    def _updates(self, work: Work) -> tuple[StepFigures, list[float]]:
+        """Every update of a step: the gradient, clipped, and new weights; returns the last figures and all norms."""
+        figures: StepFigures | None = None
+        norms: list[float] = []
+        for update in work.updates:
+            with self.policy.scorer.kernels.summing(self.parameters):
+                found = update()
+            if found is None:
+                break
+            figures = found
+            if self.position.step == 0 and not norms and (said := self.method.look(found, self.policy)):
+                self.journal.say(said)
+            norms.append(self._update(work.trees))
+        assert figures is not None
+        return figures, norms
+
+    def _update(self, trees: Sequence[Tree]) -> float:
+        """New weights from the gradient that is there; returns its norm."""
+        norm = gradient_norm(self.parameters)
+        require_finite(norm, "gradient norm", trees)
+        clip_gradients(self.parameters, norm=norm, limit=self.config.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(self.position.step)
+        self.optimizer.step()
+        self.policy.scorer.kernels.refresh()
+        return float(norm)
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.on_step is not None:
@@ -254,7 +281,7 @@ class Training:
             return
         if improved(self.position, line, figure, rows=self.data.hashes["eval"]):
             if self.config.keep_best is not None and self.folder is not None:
-                save_best(self.folder.checkpoints, self.policy.model, self.position)
+                save_best(self.folder.checkpoints, self.policy.trained, self.position)
         elif (
             self.config.patience is not None and self.position.evaluations_since_best >= self.config.patience
         ):
@@ -269,7 +296,7 @@ class Training:
         folder.sync()
         try:
             checkpoints.save_checkpoint(
-                *(folder.checkpoints, self.policy.model, self.optimizer, self.position, self.identity),
+                *(folder.checkpoints, self.policy.trained, self.optimizer, self.position, self.identity),
                 keep=self.config.keep_checkpoints,
             )
         except WorkError as error:
@@ -285,7 +312,7 @@ class Training:
         if self.data.evaluation and not self._evaluated_now():
             self._evaluate()
         if config.keep_best is not None and folder is not None and self.position.best_step is not None:
-            load_best(folder.checkpoints, self.policy.model, self.position)
+            load_best(folder.checkpoints, self.policy.trained, self.position)
             self.journal.say(
                 f"the model is that of step {self.position.best_step}, the best by {config.keep_best}"
             )

@@ -57,7 +57,8 @@ def open_run(
         trainable=parameters,
         checkpointing=config.gradient_checkpointing,
     )
-    trees = [*plan.trees, *data.evaluation]
+    grown = method.grown(plan.trees)
+    trees = [*grown, *method.grown(data.evaluation)]
     scorer.max_tokens = (
         config.max_tokens
         or _known(before)
@@ -68,16 +69,17 @@ def open_run(
             available=available_memory(scorer.device),
         )
     )
-    epoch = flops(policy.model, plan.trees, training=True)
+    epoch = flops(policy.model, grown, training=True)
     epochs = plan.total / plan.order.total(1)
-    work = epoch * epochs + _forwards(config, policy, data, plan, held=method.held_to is not None)
+    work = method.passes * epoch * epochs + _forwards(config, policy, data, plan, method)
     rate = product_rate(policy.model, rows=scorer.max_tokens, dtype=scorer.dtype)
     outlook = Outlook(
         steps=plan.total,
         unit=method.unit,
         batch_size=config.batch_size,
         epochs=epochs,
-        trees=plan.trees,
+        trees=grown,
+        at_most=grown is not plan.trees,
         model=policy.model,
         lora_rank=config.lora_rank,
         reference=method.held_to,
@@ -89,31 +91,34 @@ def open_run(
         seconds=expected_seconds(
             work,
             rate=rate,
-            updated=sum(parameter.numel() for parameter in parameters) * plan.total,
+            updated=sum(parameter.numel() for parameter in parameters) * plan.total * method.num_updates,
             device=scorer.device,
             threads=torch.get_num_threads(),
         ),
         memory=needed,
     )
-    warning = cannot_move(
-        policy.model, learning_rates=[plan.rate(step) for step in range(plan.total)], dtype=scorer.dtype
-    )
+    warning = cannot_move(policy.model, learning_rates=_rates(plan, method), dtype=scorer.dtype)
     return Opening(
         paragraph(outlook),
-        list(method.costs(plan.trees, scorer.max_tokens)),
+        list(method.costs(grown, scorer.max_tokens)),
         [warning] if warning else [],
-        epoch / max(1, sum(tree.num_tokens for tree in plan.trees)),
+        epoch / max(1, sum(tree.num_tokens for tree in grown)),
         rate,
     )
 
 
-def _forwards(config: TrainingConfig, policy: Policy, data: Data, plan: Plan, *, held: bool) -> float:
+def _rates(plan: Plan, method: Method) -> list[float]:
+    """The learning rate of every update."""
+    return [plan.rate(step) for step in range(plan.total) for _ in range(method.num_updates)]
+
+
+def _forwards(config: TrainingConfig, policy: Policy, data: Data, plan: Plan, method: Method) -> float:
     """FLOP of the passes without a gradient: the reference's, once, and every evaluation's."""
     visited = [plan.trees[i] for i in plan.visited()]
-    evaluation = flops(policy.model, data.evaluation, training=False)
+    evaluation = flops(policy.model, method.grown(data.evaluation), training=False)
     evaluations = 1 if config.eval_every is None else 1 + -(-plan.total // config.eval_every)
     once = 0.0
-    if held:
+    if method.held_to is not None and method.scored_first:
         once = flops(policy.model, visited, training=False) + evaluation
     return once + evaluations * evaluation
 

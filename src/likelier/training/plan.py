@@ -74,7 +74,8 @@ def identity(config: TrainingConfig, data: Data, policy: Policy, reference: byte
     # As resolved: a default that is now written out is no change.
     settings |= {"precision": policy.precision, "learning_rate": peak_rate(config)}
     start = f"{policy.content.hex()} {reference.hex()}"
-    return Identity(tree_hash(data.train), start, settings, machine=arithmetic(policy.scorer))
+    trained_on = tree_hash(data.train) + data.drawn_by
+    return Identity(trained_on, start, settings, machine=arithmetic(policy.scorer))
 
 
 def require_at_reference(rewards: Sequence[Tensor], policy: Policy, loss: Loss) -> None:

@@ -40,6 +40,15 @@ class Policy:
     """The same with all that its log-probs depend on besides."""
     silenced: Silenced
     precision: Precision
+    value_head: nn.Linear | None = None
+    """What learns beside the model to foretell rewards; no part of what is saved."""
+
+    @property
+    def trained(self) -> nn.Module:
+        """All that trains, as one module: the model, with its value head where there is one."""
+        if self.value_head is None:
+            return self.model
+        return nn.ModuleDict({"model": self.model, "value_head": self.value_head})
 
     def give_back(self) -> None:
         """The model as its owner knows it: its own forwards, dropout and mode; only the weights have moved."""

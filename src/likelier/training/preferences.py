@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from likelier.data.trees import Tree
 from likelier.training.config import DpoConfig
 from likelier.training.evaluation import evaluate
-from likelier.training.method import Method
+from likelier.training.method import Method, in_one_update
 from likelier.training.plan import first_margins, require_at_reference
 from likelier.training.policy import Policy
-from likelier.training.preparation import need_of
+from likelier.training.preparation import load_data, need_of
 from likelier.training.step import Loss, StepResult, step_gradient
 
 SHOWN = (
@@ -42,9 +43,8 @@ def preferences(config: DpoConfig, loss: Loss, *, reference: Any = None) -> Meth
         stage="dpo",
         name=f"DPO ({loss.objective.name})",
         unit="pairs",
-        need=need_of(loss.objective),
-        ties=config.ties,
-        gradient=lambda scorer, trees, known: step_gradient(scorer, trees, known, loss),
+        read=partial(load_data, need=need_of(loss.objective), ties=config.ties),
+        work=in_one_update(lambda scorer, trees, known: step_gradient(scorer, trees, known, loss)),
         evaluate=lambda scorer, trees, known: evaluate(scorer, trees, known, loss),
         shown=SHOWN,
         report=report,

@@ -16,7 +16,7 @@ from likelier.data.trees import Tree
 from likelier.data.usable import by_kind, encode_rows, read_rows
 from likelier.errors import DataError, UsageError
 from likelier.objectives import Objective, check_options, resolve, with_sft
-from likelier.training.config import DpoConfig, TrainingConfig
+from likelier.training.config import DpoConfig, RowTrainingConfig
 from likelier.training.step import Loss
 
 
@@ -30,10 +30,12 @@ class Data:
     """Of the training records."""
     hashes: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    drawn_by: str = ""
+    """Hash of what random numbers are drawn by, where any are: a resumed run must draw the same."""
 
 
 def load_data(
-    config: TrainingConfig, data: Any, eval_data: Any, tokenizer: Any, *, need: Need, ties: Ties = "drop"
+    config: RowTrainingConfig, data: Any, eval_data: Any, tokenizer: Any, *, need: Need, ties: Ties = "drop"
 ) -> Data:
     """Read, split and encode; unusable rows are refused, or left out and counted.
 
@@ -99,7 +101,7 @@ def need_of(objective: Objective) -> Need:
     return kinds[objective.kind]
 
 
-def _records(config: TrainingConfig, data: Any, notes: list[str]) -> tuple[list[Record], list[Fault]]:
+def _records(config: RowTrainingConfig, data: Any, notes: list[str]) -> tuple[list[Record], list[Fault]]:
     records, faults = read_rows(config, data)
     if faults:
         notes.append(f"left out as unusable: {by_kind(faults)}")
@@ -107,7 +109,7 @@ def _records(config: TrainingConfig, data: Any, notes: list[str]) -> tuple[list[
 
 
 def _trees(
-    config: TrainingConfig,
+    config: RowTrainingConfig,
     records: list[Record],
     faults: list[Fault],
     tokenizer: Any,

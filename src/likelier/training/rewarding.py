@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from likelier.scoring.packing import make_pack, split_tree
 from likelier.scoring.scorer import Scorer
 from likelier.training.config import RewardConfig
 from likelier.training.evaluation import evaluate
-from likelier.training.method import Method
+from likelier.training.method import Method, in_one_update
 from likelier.training.policy import Policy
 from likelier.training.preferences import SHOWN, held_out_accuracy, second_forwards
-from likelier.training.preparation import need_of
+from likelier.training.preparation import load_data, need_of
 from likelier.training.step import Loss, StepResult, step_gradient
 
 CENTRED_ON = 1024
@@ -58,9 +59,8 @@ def rewarding(config: RewardConfig) -> Method:
         stage="reward",
         name=f"reward modelling ({loss.objective.name})",
         unit="pairs",
-        need=need_of(loss.objective),
-        ties=config.ties,
-        gradient=lambda scorer, trees, _: Figures(step_gradient(scorer, trees, None, loss)),
+        read=partial(load_data, need=need_of(loss.objective), ties=config.ties),
+        work=in_one_update(lambda scorer, trees, _: Figures(step_gradient(scorer, trees, None, loss))),
         evaluate=lambda scorer, trees, _: without_logps(evaluate(scorer, trees, None, loss)),
         shown=SHOWN,
         report=lambda result: held_out_accuracy(result, "the reward model"),

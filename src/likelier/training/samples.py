@@ -6,7 +6,6 @@ alone. KL, length, repetition and stop rate come from these answers and from not
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -28,6 +27,7 @@ from likelier.engines.sampling import (
 from likelier.errors import DataError
 from likelier.scoring.scorer import Scorer
 from likelier.stats.repetition import repetition
+from likelier.training.frozen import FrozenStart
 from likelier.training.memory import longest_path
 from likelier.training.policy import Policy
 
@@ -149,21 +149,15 @@ def prompt_samples(
     write: Callable[[Mapping[str, Any]], None],
     seed: int,
 ) -> PromptSamples:
-    """For a run's policy; its start is kept as a frozen copy, to measure how far it has gone."""
-    scorer, reference = policy.scorer, None
-    if own_reference:
-        with scorer.plain() as model:
-            frozen = copy.deepcopy(model)
-        reference = Scorer(
-            frozen, dtype=scorer.dtype, way=scorer.way, own_head=scorer.own_head, max_tokens=scorer.max_tokens
-        )
+    """For a run's policy; its start is kept, to measure how far it has gone."""
+    scorer = policy.scorer
     return PromptSamples(
         policy.tokenizer,
         prompts,
         write=write,
         plain=scorer.plain,
         logps=_whole(scorer),
-        reference_logps=None if reference is None else _whole(reference),
+        reference_logps=FrozenStart(policy).score if own_reference else None,
         seed=seed,
     )
 

@@ -17,7 +17,6 @@ from likelier.training.loop import OnStep, Training
 from likelier.training.method import Method
 from likelier.training.plan import Plan
 from likelier.training.policy import load_policy, with_rate
-from likelier.training.preparation import load_data
 from likelier.training.processes import (
     deterministic,
     keep_freed_memory,
@@ -89,12 +88,10 @@ def train(
         stack.callback(policy.give_back)
         require_room(prompts, policy)
         config = with_rate(config, policy, say=say)
-        data = load_data(
-            *(config, inputs.data, inputs.eval_data, policy.tokenizer),
-            need=method.need,
-            ties=method.ties,
-        )
-        require_context(policy.model, [*data.train, *data.evaluation], name=policy.name)
+        data = method.read(config, inputs.data, inputs.eval_data, policy.tokenizer)
+        grown = method.grown([*data.train, *data.evaluation])
+        require_context(policy.model, grown, name=policy.name)
+        method.begin(policy)
         plan = Plan.of(config, data)
         for note in data.notes:
             say(note)
@@ -113,10 +110,10 @@ def train(
         return training.run()
 
 
-def command(config: TrainingConfig, method: Method) -> int:
+def command(config: TrainingConfig, method: Method, inputs: Inputs) -> int:
     """The same from the command line: words on stderr, the result on stdout; returns the exit code."""
     run = train(
-        *(config, method, Inputs(config.model, config.data, config.eval_data)),
+        *(config, method, inputs),
         on_step=None,
         say=lambda text: print(text, file=sys.stderr),
         quiet=False,

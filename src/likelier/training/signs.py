@@ -38,6 +38,7 @@ class Signs:
     Args:
         clip: the gradient norm that updates are clipped at; 0 is no clipping.
         likelihoods: whether rewards are of log-probs, so that one that falls means an answer that grows less likely.
+        descends: whether the loss of a step can be held against that of the first.
 
     A resumed run hands the lines before its checkpoint through `look` and drops the answers.
 
@@ -47,9 +48,10 @@ class Signs:
     'the policy has not moved in 10 steps'
     """
 
-    def __init__(self, *, clip: float = 0.0, likelihoods: bool = True) -> None:
+    def __init__(self, *, clip: float = 0.0, likelihoods: bool = True, descends: bool = True) -> None:
         self.clip = clip
-        self._rules = [rule for rule in _RULES if likelihoods or rule is not _displacement]
+        left_out = ([] if likelihoods else [_displacement]) + ([] if descends else [_rising_loss])
+        self._rules = [rule for rule in _RULES if rule not in left_out]
         self._curves = Curves()
         self._said: dict[str, int] = {}
 
