@@ -83,6 +83,8 @@ def figures(metrics: Mapping[str, Any], *, left: float) -> str:
 
     >>> figures({"loss": 0.6931, "rewards/margins": 0.01, "tokens_per_second": 1234.5, "mfu": 0.412}, left=200)
     'loss 0.693  margin +0.010  1,234 tokens/s  MFU 41%  3 min left'
+    >>> figures({"mfu": 1.8}, left=200)  # other work slowed the products that were timed before the run
+    'MFU not known: the machine was busy when its rate was measured  3 min left'
     """
     forms = {
         "loss": "loss {:.3f}",
@@ -92,5 +94,7 @@ def figures(metrics: Mapping[str, Any], *, left: float) -> str:
         "tokens_per_second": "{:,.0f} tokens/s",
         "mfu": "MFU {:.0%}",
     }
+    if (metrics.get("mfu") or 0.0) > 1.0:
+        forms["mfu"] = "MFU not known: the machine was busy when its rate was measured"
     shown = [form.format(metrics[name]) for name, form in forms.items() if metrics.get(name) is not None]
     return "  ".join([*shown, f"{duration(left)} left"])
