@@ -15,6 +15,7 @@ from likelier.theory.dial_worlds import SMALL, dial_worlds, first_token_world, i
 from likelier.theory.optimum import frontier, optimal_policy, place
 from likelier.theory.sequences import Sequences, random_sequence_world
 from likelier.theory.world import World
+from tests.theory.worlds import betas, worlds
 
 
 @given(st.integers(0, 2**31), st.integers(1, 6), st.floats(-5, 5), st.floats(0.01, 4.0), st.booleans())
@@ -38,10 +39,10 @@ def test_the_dial_is_the_optimum_at_the_other_beta(
     assert error < 1e-10
 
 
-@given(st.integers(0, 2**31), st.floats(-5, 5))
-@settings(max_examples=20, deadline=None)
-def test_the_statement_holds_in_random_worlds(seed: int, exponent: float) -> None:
-    assert all(statement.holds for statement in statements(World.random(seed), 10.0**exponent))
+@given(worlds(full_support=False), betas)
+@settings(max_examples=40, deadline=None)
+def test_the_statement_holds_in_degenerate_worlds(world: World, beta: float) -> None:
+    assert all(statement.holds for statement in statements(world, beta))
 
 
 def test_the_statement_fails_for_a_wrong_dial(monkeypatch: pytest.MonkeyPatch) -> None:

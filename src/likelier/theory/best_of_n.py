@@ -12,7 +12,7 @@ import torch
 from likelier.objectives.stable import log1mexp
 from likelier.theory.optimum import kl, mean, place, reward_at
 from likelier.theory.shapes import Cells, PerPrompt
-from likelier.theory.statement import IDENTITY, Statement, largest_gap
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap
 from likelier.theory.world import World
 
 
@@ -87,7 +87,7 @@ def _every_draw(world: World) -> Statement:
     return Statement(
         name="best-of-N: P(r ≤ r_y)^N − P(r < r_y)^N, shared by ties, is its distribution",
         equation="best-of-N",
-        error=max(errors),
+        error=largest(errors),
         bound=IDENTITY,
         note=f"against all sequences of {n} draws",
     )
@@ -106,7 +106,7 @@ def _within_the_bound(world: World) -> Statement:
     return Statement(
         name="KL(best-of-N‖π_ref) ≤ log N − (N−1)/N",
         equation="best-of-N",
-        error=max(0.0, *above),
+        error=largest([0.0, *above]),
         bound=IDENTITY,
         note=f"N = 4: {float(mean(world, found[4])):.4g} of {kl_bound(4):.4g} nats",
     )
@@ -118,7 +118,7 @@ def _under_the_frontier(world: World) -> Statement:
     return Statement(
         name="best-of-N lies on or under the frontier",
         equation="(4)",
-        error=max(0.0, *above) / max(1.0, float(world.reward.abs().max())),
+        error=largest([0.0, *above]) / max(1.0, float(world.reward.abs().max())),
         bound=1e-8,
         note=f"N = 4: {-above[2]:.3g} under it",
     )

@@ -10,7 +10,7 @@ import torch
 from likelier.objectives.preferences import bradley_terry, plackett_luce_log_probability
 from likelier.theory.fits import NoFiniteFitError, fit_bradley_terry, fit_plackett_luce, penalised_fit
 from likelier.theory.shapes import Cells, Orders, Rankings
-from likelier.theory.statement import IDENTITY, Statement, largest_gap
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap
 from likelier.theory.world import World
 
 
@@ -66,7 +66,7 @@ def _two_are_bradley_terry(world: World) -> Statement:
     pairs = torch.stack([first, world.reward.flatten()], dim=-1)
     both = ranking_log_probabilities(pairs).exp()
     one, other = bradley_terry(*pairs.unbind(-1)), bradley_terry(*pairs.flip(-1).unbind(-1))
-    error = max(largest_gap(both[:, 0], one), largest_gap(one + other, torch.ones_like(one)))
+    error = largest([largest_gap(both[:, 0], one), largest_gap(one + other, torch.ones_like(one))])
     return Statement(
         name="Plackett–Luce for K = 2 is Bradley–Terry", equation="(1), (2)", error=error, bound=IDENTITY
     )
@@ -81,7 +81,7 @@ def _one_for_all_rankings(world: World) -> Statement:
     return Statement(
         name="all K! rankings share 1, and who is first is drawn by softmax(r)",
         equation="(2)",
-        error=max(errors),
+        error=largest(errors),
         bound=IDENTITY,
     )
 
@@ -100,7 +100,7 @@ def _fitted_again(world: World) -> Statement:
         square = reward.expand(len(names), -1)
         wanted = bradley_terry(square.mT, square)
         found = fit_bradley_terry(wanted, names=names, prompt=prompt).expand(len(names), -1)
-        error = max(error, largest_gap(bradley_terry(found.mT, found), wanted))
+        error = largest([error, largest_gap(bradley_terry(found.mT, found), wanted)])
     return Statement(
         name="the likeliest rewards for exact preferences give those preferences back",
         equation="(3)",
@@ -125,7 +125,7 @@ def _runaway() -> Statement:
     return Statement(
         name="labels that are always the same have no finite rewards",
         equation="(3)",
-        error=max(errors) if sorted(gaps) == gaps else math.inf,
+        error=largest(errors) if sorted(gaps) == gaps else math.inf,
         bound=IDENTITY,
         note="gap under a ridge of 0.1, 0.001, 1e-6: " + ", ".join(f"{gap:.3g}" for gap in gaps),
     )

@@ -15,7 +15,7 @@ from likelier.theory.choice import few, ranking_log_probabilities
 from likelier.theory.optimality import trial_policies
 from likelier.theory.optimum import log_partition, optimal_policy, total_variation
 from likelier.theory.shapes import Cells, Existing, PerPrompt
-from likelier.theory.statement import IDENTITY, Statement, largest_gap, scale
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap, scale
 from likelier.theory.world import World, WorldError
 
 
@@ -154,7 +154,7 @@ def _lemma_1(world: World) -> Statement:
         largest_gap(ranking_log_probabilities(r).exp(), ranking_log_probabilities(other).exp())
         for r, other in both
     ]
-    return _statement("r and r + f(x) give every ranking the same probability", "Lemma 1", max(errors))
+    return _statement("r and r + f(x) give every ranking the same probability", "Lemma 1", largest(errors))
 
 
 def _lemma_2(world: World, beta: float) -> Statement:
@@ -209,7 +209,7 @@ def _theorem_1(world: World, beta: float) -> Statement:
     member = project(world, beta)
     away = class_distance(member, world.reward, exists=world.exists).max() / beta
     total = (world.log_reference + member / beta).exp().sum(dim=-1)
-    error = max(float(away), largest_gap(total, torch.ones_like(total))) / scale(world, beta)
+    error = largest([float(away), largest_gap(total, torch.ones_like(total))]) / scale(world, beta)
     return _statement("f(r) = r − β log Z is β log(π/π_ref) of a policy, in r's class", "Theorem 1", error)
 
 
@@ -221,7 +221,7 @@ def _unique(world: World, beta: float) -> Statement:
         reward = implicit_reward(world, policy, beta)
         errors.append(largest_gap(project(world.with_reward(reward), beta), reward))
     return _statement(
-        "and it is the only one of the class", "Theorem 1", max(errors) / (beta * scale(world, beta))
+        "and it is the only one of the class", "Theorem 1", largest(errors) / (beta * scale(world, beta))
     )
 
 

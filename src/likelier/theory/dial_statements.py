@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from likelier.theory.dial import DialCurve, dial, dial_curve, per_token_dial
 from likelier.theory.dial_worlds import SMALL, NamedWorld, dial_worlds, first_token_world, independent_world
 from likelier.theory.optimum import optimal_policy
 from likelier.theory.sequences import Sequences, next_token_policy, sequence_policy
-from likelier.theory.shapes import Cells
-from likelier.theory.statement import IDENTITY, Statement
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap, scale
 from likelier.theory.world import World
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -28,15 +25,15 @@ def statements(world: World, beta: float) -> list[Statement]:
     """
     policy = optimal_policy(world.log_reference, world.reward, beta)
     errors = [
-        _distance(
+        largest_gap(
             dial(world.log_reference, policy, strength),
             optimal_policy(world.log_reference, world.reward, beta / strength),
-            scale=_scale(world, beta / strength),
         )
+        / scale(world, beta / strength)
         for strength in STRENGTHS
     ]
     name = "π_ref^(1−λ) π^λ, normalised, is the optimum at β/λ"
-    return [Statement(name=name, equation="(14)", error=max(errors), bound=IDENTITY)]
+    return [Statement(name=name, equation="(14)", error=largest(errors), bound=IDENTITY)]
 
 
 def sequence_statements(beta: float) -> list[Statement]:
@@ -50,7 +47,7 @@ def sequence_statements(beta: float) -> list[Statement]:
         Statement(
             name="next-token conditionals of π* multiply to π*",
             equation="notation",
-            error=max(_round_trip(named, beta) for named in worlds),
+            error=largest(_round_trip(named, beta) for named in worlds),
             bound=IDENTITY,
         ),
         _exact("one token", worlds[0].sequences, worlds[0].world, beta),
@@ -78,15 +75,15 @@ def _exact(where: str, sequences: Sequences, world: World, beta: float) -> State
     """The per-token form against (14)."""
     policy = optimal_policy(world.log_reference, world.reward, beta)
     errors = [
-        _distance(
+        largest_gap(
             per_token_dial(sequences, world.log_reference, policy, strength),
             dial(world.log_reference, policy, strength),
-            scale=_scale(world, beta / strength),
         )
+        / scale(world, beta / strength)
         for strength in STRENGTHS
     ]
     name = f"mixing next-token logits is exact: {where}"
-    return Statement(name=name, equation="(14)", error=max(errors), bound=IDENTITY)
+    return Statement(name=name, equation="(14)", error=largest(errors), bound=IDENTITY)
 
 
 def _never_above(curves: Sequence[DialCurve]) -> Statement:
@@ -96,7 +93,7 @@ def _never_above(curves: Sequence[DialCurve]) -> Statement:
     return Statement(
         name="mixing next-token logits stays on or below the frontier",
         equation="(14)",
-        error=max(0.0, *(-loss for curve in curves for loss in curve.loss)),
+        error=largest([0.0, *(-loss for curve in curves for loss in curve.loss)]),
         bound=1e-8,  # of reward; the frontier's height at a given KL is found by bisection
         note=f"it loses {100 * share:.0f} % of the gain at λ = {strength:g} in the world `{worst.name}`",
     )
@@ -105,15 +102,4 @@ def _never_above(curves: Sequence[DialCurve]) -> Statement:
 def _round_trip(named: NamedWorld, beta: float) -> float:
     policy = optimal_policy(named.world.log_reference, named.world.reward, beta)
     again = sequence_policy(named.sequences, next_token_policy(named.sequences, policy))
-    return _distance(again, policy, scale=_scale(named.world, beta))
-
-
-def _scale(world: World, beta: float) -> float:
-    return max(1.0, float(world.reward.abs().max()) / beta)
-
-
-def _distance(log_policy: Cells, log_other: Cells, *, scale: float) -> float:
-    """The largest difference of log-probabilities, relative to `scale`; both may be −inf in the same place."""
-    equal = log_policy == log_other
-    difference = torch.where(equal, 0.0, log_policy - log_other)
-    return float(difference.abs().max()) / scale
+    return largest_gap(again, policy) / scale(named.world, beta)

@@ -16,7 +16,7 @@ from likelier.theory.optimum import (
     reward_at,
 )
 from likelier.theory.shapes import Cells
-from likelier.theory.statement import IDENTITY, Statement, largest_gap, scale
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap, scale
 from likelier.theory.world import World
 
 _CLOSE = 1e-8
@@ -56,7 +56,9 @@ def _normalised(world: World, beta: float) -> Statement:
     by_z = world.log_reference + world.reward / beta
     by_z = by_z - log_partition(world.log_reference, world.reward, beta).unsqueeze(-1)
     total = by_z.exp().sum(dim=-1)
-    error = max(largest_gap(by_z, best), largest_gap(total, torch.ones_like(total))) / scale(world, beta)
+    error = largest([largest_gap(by_z, best), largest_gap(total, torch.ones_like(total))]) / scale(
+        world, beta
+    )
     return Statement(name="π* = π_ref exp(r/β) / Z adds up to 1", equation="(5)", error=error, bound=IDENTITY)
 
 
@@ -96,7 +98,7 @@ def _frontier(world: World, beta: float) -> Statement:
     return Statement(
         name="no policy has more reward than the frontier at its KL",
         equation="(4)",
-        error=max(0.0, *above) / (beta * scale(world, beta)),
+        error=largest([0.0, *above]) / (beta * scale(world, beta)),
         bound=_CLOSE,
         note=f"π*: reward {places[0].reward:.4g} at {places[0].kl:.4g} nats",
     )

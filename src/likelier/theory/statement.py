@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -37,6 +39,16 @@ class Statement:
     def holds(self) -> bool:
         """Whether the error is within the bound; an error that is not a number is not."""
         return self.error <= self.bound
+
+
+def largest(errors: Iterable[float]) -> float:
+    """The largest error; NaN where one of them is: Python's `max` may pass over it, and the statement would hold.
+
+    >>> max([1.0, float("nan")]), largest([1.0, float("nan")]), largest([1.0, float("inf")])
+    (1.0, nan, inf)
+    """
+    found = list(errors)
+    return math.nan if any(map(math.isnan, found)) else max(found)
 
 
 def largest_gap(found: Tensor, expected: Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 from likelier.theory.dial import dial
 from likelier.theory.optimum import expectation, kl, log_partition, optimal_policy
 from likelier.theory.shapes import Cells
-from likelier.theory.statement import IDENTITY, Statement
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap, scale
 from likelier.theory.variance import (
     Moments,
     another_sample,
@@ -100,23 +100,23 @@ def statements(world: World, beta: float) -> list[Statement]:
     >>> all(statement.holds for statement in statements(World.random(0), 0.5))
     True
     """
-    scale = max(1.0, float(world.reward.abs().max()) / beta)
+    relative = scale(world, beta)
     best = optimal_policy(world.log_reference, world.reward, beta)
     policies = [dial(world.log_reference, best, strength) for strength in (0.0, 0.5, 1.0, 1.5)]
     errors = {
-        "minimising KL(π_θ‖π*) is maximising E[r − β log Z − β log-ratio]": max(
+        "minimising KL(π_θ‖π*) is maximising E[r − β log Z − β log-ratio]": largest(
             _objective_error(world, policy, beta) for policy in policies
         ),
-        "no baseline moves the mean policy gradient": max(
+        "no baseline moves the mean policy gradient": largest(
             _mean_error(world, policy, beta) for policy in policies
         ),
         "at π* the soft value leaves no noise in the policy gradient": _left_at_optimum(world, best, beta),
         "a reward plus f(x) changes no noise but that without a baseline": _shift_error(
-            world, policies[1], beta, scale
+            world, policies[1], beta, relative
         ),
     }
     return [
-        Statement(name=name, equation="(13)", error=error / scale, bound=IDENTITY)
+        Statement(name=name, equation="(13)", error=error / relative, bound=IDENTITY)
         for name, error in errors.items()
     ]
 
@@ -133,7 +133,7 @@ def _mean_error(world: World, log_policy: Cells, beta: float) -> float:
     """In nats: each estimate's mean against the derivative of J by automatic differentiation."""
     exact = exact_gradient(world, log_policy, beta)
     means = [gradient(world, make(world, log_policy, beta)) for make in POLICY_GRADIENT.values()]
-    return max(float((mean - exact).abs().max()) for mean in means) / beta
+    return largest(largest_gap(mean, exact) for mean in means) / beta
 
 
 def exact_gradient(world: World, log_policy: Cells, beta: float) -> Cells:
@@ -154,13 +154,14 @@ def exact_gradient(world: World, log_policy: Cells, beta: float) -> Cells:
 
 
 def _left_at_optimum(world: World, best: Cells, beta: float) -> float:
-    return math.sqrt(max(0.0, float(noise(world, soft_value(world, best, beta))))) / beta
+    left = float(noise(world, soft_value(world, best, beta)))
+    return math.sqrt(largest([0.0, left])) / beta
 
 
-def _shift_error(world: World, log_policy: Cells, beta: float, scale: float) -> float:
-    """Noise is in squared units, so its change under r + f(x) is taken relative to `scale` once more."""
+def _shift_error(world: World, log_policy: Cells, beta: float, relative: float) -> float:
+    """Noise is in squared units, so its change under r + f(x) is taken relative to the scale once more."""
     shift = beta * torch.arange(1.0, 1.0 + len(world.prompts), dtype=torch.float64)
     places = (world, world.with_reward(world.reward + shift[:, None]))
     kept = [make for make in POLICY_GRADIENT.values() if make is not no_baseline]
     noises = [[float(noise(place, make(place, log_policy, beta))) for place in places] for make in kept]
-    return max(abs(before - after) for before, after in noises) / beta**2 / scale
+    return largest(abs(before - after) for before, after in noises) / beta**2 / relative
