@@ -80,6 +80,31 @@ def test_training_and_scoring_share_the_cache(tiny_llama: Path, monkeypatch: pyt
     assert sum(seen) == 8
 
 
+def test_a_dequantised_model_is_scored_as_the_run_that_starts_from_it(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 its halfway weights settle in training: embeddings are read in float32, so scoring must follow."""
+    rows = pairs(4)
+    model = model_of(tokenizer, precision="bfloat16")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(halfway(weight))
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    seen = counted_passes(monkeypatch)
+    lines = likelier.score(model, rows, tokenizer=tokenizer, precision="bfloat16")
+    assert sum(seen) == 8
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+    first = train(model, rows, tokenizer, batch_size=64, precision="bfloat16").metrics[0]
+    assert sum(seen) == 8
+    assert first["logps/chosen"] == pytest.approx(sum(line["logps"][0] for line in lines) / 4, rel=1e-9)
+
+
+def halfway(weight: torch.Tensor) -> torch.Tensor:
+    """A quarter of the numbers moved to the middle between two bfloat16 ones."""
+    middle = ((weight.view(torch.int32) & ~0xFFFF) | 0x8000).view(torch.float32)
+    return torch.where(torch.arange(weight.numel()).view_as(weight) % 4 == 0, middle, weight)
+
+
 def test_another_length_never_hits_wrongly(tiny_llama: Path) -> None:
     """Cut answers and cut prompts give the numbers of a cold cache."""
     import os

@@ -7,7 +7,8 @@ whole spacing at once. In SmolLM2's 4-bit GGUF 8 % of the weights lie so, and on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -34,6 +35,32 @@ def settle_halfway(parameters: Iterable[Tensor]) -> float:
     for weight in weights:
         weight.copy_(torch.where(_is_halfway(weight), weight.bfloat16().float(), weight))
     return halfway / total
+
+
+@contextmanager
+def settled_halfway(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Within, weights are as `settle_halfway` leaves them; after, as they were.
+
+    Embeddings and norms are read in float32: without this a model would be scored otherwise than the run that starts
+    from it scores its reference.
+
+    >>> weight = torch.tensor([1.0, 1.00390625, 1.5])
+    >>> with settled_halfway([weight]):
+    ...     weight.tolist()
+    [1.0, 1.0, 1.5]
+    >>> weight.tolist()
+    [1.0, 1.00390625, 1.5]
+    """
+    weights = [weight for weight in parameters if weight.dtype == torch.float32]
+    places = [_is_halfway(weight).nonzero(as_tuple=True) for weight in weights]
+    kept = [weight.detach()[place] for weight, place in zip(weights, places, strict=True)]
+    settle_halfway(weights)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, place, values in zip(weights, places, kept, strict=True):
+                weight[place] = values
 
 
 def _is_halfway(weight: Tensor) -> Tensor:

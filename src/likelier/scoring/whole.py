@@ -13,6 +13,7 @@ from likelier.models.loading import Loaded
 from likelier.models.noise import silence_noise
 from likelier.scoring.cache import LogpCache, cache_folder
 from likelier.scoring.equality import choose_way
+from likelier.scoring.halfway import settled_halfway
 from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision
 from likelier.scoring.reference import branch_sums, in_tenths, model_digest, reference_logps
@@ -50,6 +51,8 @@ def score_trees(
     require_context(model, trees, name=loaded.name)
     with ExitStack() as stack:
         stack.callback(silence_noise(model).undo)
+        if precision == "bfloat16":
+            stack.enter_context(settled_halfway(model.parameters()))
         choice = choose_way(model)
         scorer = Scorer(
             model,

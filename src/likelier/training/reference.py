@@ -15,6 +15,7 @@ from likelier.models.loading import load_model
 from likelier.models.noise import silence_noise
 from likelier.scoring.cache import LogpCache, cache_folder
 from likelier.scoring.equality import choose_way
+from likelier.scoring.halfway import settled_halfway
 from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import master_dtype
 from likelier.scoring.reference import branch_sums, content_digest, model_digest, reference_logps
@@ -69,6 +70,8 @@ def load_reference(
         require_context(other.model, trees, name=other.name)
         with ExitStack() as stack:
             stack.callback(silence_noise(other.model).undo)
+            if policy.precision == "bfloat16":
+                stack.enter_context(settled_halfway(other.model.parameters()))
             choice = choose_way(other.model)
             scorer = Scorer(
                 other.model,
