@@ -168,3 +168,9 @@ def test_a_bug_is_not_dressed_up_as_a_full_disk(
     with pytest.raises(ZeroDivisionError):
         save_model(model, tokenizer, tmp_path / "m", card="")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_weights_are_as_readable_as_the_rest(tmp_path: Path, tokenizer: Any) -> None:
+    folder = save_model(tiny("llama"), tokenizer, tmp_path / "model", card="")
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1

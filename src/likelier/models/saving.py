@@ -51,7 +51,11 @@ def save_model(
             else:
                 _write_full(model, beside, dtype)
             tokenizer.save_pretrained(beside)
-            (beside / "README.md").write_text(card, encoding="utf-8")
+            readme = beside / "README.md"
+            readme.write_text(card, encoding="utf-8")
+            # safetensors lets nobody but the owner read its files; who may read the folder is the umask's to say.
+            for weights in beside.glob("*.safetensors"):
+                weights.chmod(readme.stat().st_mode)
     return folder
 
 
