@@ -74,6 +74,14 @@ def test_any_population_adds_up_and_respects_the_support(world, pairs, rate):
     )
 
 
+def test_which_of_two_is_shown_first_says_nothing():
+    shown = torch.zeros(2, 3, 3, dtype=torch.float64)
+    shown[0, 0, 1] = shown[1, 0, 2] = 1.0
+    wins = table(population(RAGGED, pairs=shown), RAGGED)
+    assert float(wins[1, 2, 0] / wins[1, 0, 2]) == pytest.approx(math.exp(2.0))
+    assert float(wins[0].sum()) == pytest.approx(0.25)
+
+
 def test_a_completion_outside_the_support_is_not_compared():
     with pytest.raises(WorldError, match="reference probability 0"):
         population(RAGGED, pairs=torch.ones(2, 3, 3, dtype=torch.float64))

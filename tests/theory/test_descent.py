@@ -43,6 +43,18 @@ def test_dpo_reaches_the_optimal_policy_of_any_world(world, beta):
     assert found.undetermined == 0
 
 
+def test_prompts_are_put_together_again():
+    """Each is descended alone; the loss and the gradient are those of the whole, of prompts asked unequally often."""
+    world = World.random(8, prompts=3, completions=3)
+    comparisons = population(world)
+    mine = training(world, 0.5, "ipo_sum")
+    found = descend(mine, comparisons)
+    assert found.loss == pytest.approx(float(mine.loss(comparisons, found.log_policy)), abs=1e-15)
+    at = found.log_policy.clone().requires_grad_(True)
+    mine.loss(comparisons, at.log_softmax(dim=-1)).backward()
+    assert float(at.grad.norm()) < 1e-13
+
+
 def test_without_the_log_dpo_does_not_recover_the_optimum():
     """The note prints the loss without the log (math.md, "Where the note slips"): `−σ(u)` is another loss."""
 

@@ -2,7 +2,7 @@
 
 DPO takes a batch of comparisons from the sample. PPO draws as many answers from its policy (two for each comparison)
 and follows the policy gradient with the batch's mean as a baseline; one pass over each batch, so that no ratio is ever
-clipped. Its reward is fitted to the same sample. Both run with Adam for the same number of steps.
+clipped. Its reward was fitted to the same sample before, in as many steps on batches of the same size. All with Adam.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from likelier.objectives import OBJECTIVES
 from likelier.stats import Estimate, mean_interval, paired_interval, wilson
-from likelier.theory.algorithms import Gradient, fitted_rewards, pair_gradient
+from likelier.theory.algorithms import Gradient, pair_gradient
 from likelier.theory.batches import PerSeed, Samples, Seeded, adam, log_policies, standing
 from likelier.theory.optimum import optimum_value
 from likelier.theory.world import World
@@ -104,10 +104,12 @@ def stability(
     (['DPO', 'PPO', 'PPO-GT'], 1)
     """
     samples = Samples.draw(world, comparisons, seeds=range(seeds))
-    wide = _repeated(samples, len(rates) * repeats)
-    rewards = fitted_rewards(samples, rate=0.05, steps=150).repeat(len(rates) * repeats, 1, 1)
-    true = world.reward.expand_as(rewards)
     generator = torch.Generator().manual_seed(0)
+    wide = _repeated(samples, len(rates) * repeats)
+    rewards = _rewards_by_batches(_repeated(samples, repeats), steps, batch, generator).repeat(
+        len(rates), 1, 1
+    )
+    true = world.reward.expand_as(rewards)
     gradients = {
         "DPO": _batched_dpo(wide, beta, batch, generator),
         "PPO": sampled_policy_gradient(world, rewards, beta, 2 * batch, generator),
@@ -136,6 +138,17 @@ def _batched_dpo(samples: Samples, beta: float, batch: int, generator: torch.Gen
         )
 
     return pair_gradient(samples, OBJECTIVES["sigmoid"], beta, weights=weights)
+
+
+REWARD_RATE = 0.03
+"""Learning rate of the reward models, in the middle of those that are tried for DPO."""
+
+
+def _rewards_by_batches(samples: Samples, steps: int, batch: int, generator: torch.Generator) -> Seeded:
+    """A reward model for every row, by the same steps on batches as DPO takes."""
+    gradient = _batched_dpo(samples, 1.0, batch, generator)  # over log-softmax: rewards up to f(x)
+    start = torch.zeros_like(samples.world.reward).repeat(len(samples.weights), 1, 1)
+    return adam(gradient, start, rate=REWARD_RATE, steps=steps)[-1]
 
 
 def sampled_policy_gradient(
