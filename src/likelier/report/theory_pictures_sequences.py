@@ -58,22 +58,41 @@ def dial_loss_picture(curves: Sequence[DialCurve]) -> str:
 
 
 def dial_frontier_picture(curve: DialCurve) -> str:
-    """Reward against KL in one world: the exact dial, which is the frontier, and the per-token form."""
+    """Reward against KL in one world: the exact dial, which is the frontier, and the per-token form, to its end."""
+    own = tuple(zip(curve.kl, curve.reward, strict=True))
+    furthest = _ROOM * max(curve.kl)
     with rc_context(STYLE):
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.subplots()
-        axes.plot(*zip(*curve.frontier, strict=True), color=AFTER, label="whole answers (the frontier)")
+        axes.plot(*zip(*curve.frontier, strict=True), color=AFTER, label="whole answers: the frontier")
         axes.plot(curve.kl, curve.reward, color=DOWN, linestyle="--", label="next-token logits")
-        for strength in (0.5, 1.0, 1.5, 2.0):
-            if strength in curve.strengths:
-                at = curve.strengths.index(strength)
-                axes.plot(*curve.frontier[at], "o", color=AFTER)
-                axes.plot(curve.kl[at], curve.reward[at], "s", color=DOWN)
-                place: dict[str, Any] = {"xytext": (6, -12), "textcoords": "offset points", "fontsize": 8}
-                axes.annotate(f"λ = {strength:g}", (curve.kl[at], curve.reward[at]), color=DOWN, **place)
-        axes.set(xlabel="KL to the reference, nats per answer", ylabel=f"mean reward ({curve.name})")
+        for points, color, mark, offset in (
+            (curve.frontier, AFTER, "o", (-8, 6)),
+            (own, DOWN, "s", (5, -11)),
+        ):
+            for strength, (kl, reward) in zip(curve.strengths, points, strict=True):
+                if strength in _NAMED and kl <= furthest:
+                    axes.plot(kl, reward, mark, color=color, markersize=5)
+                    place: dict[str, Any] = {"xytext": offset, "textcoords": "offset points", "fontsize": 8}
+                    axes.annotate(f"{strength:g}", (kl, reward), color=color, **place)
+        axes.set(xlim=(-0.03 * furthest, furthest), ylim=_heights([*curve.frontier, *own], furthest))
+        axes.set(xlabel="KL to the reference, nats per answer (at the points: λ)")
+        axes.set_ylabel(f"mean reward ({curve.name})")
         figure.legend(loc="outside upper center", ncols=2, fontsize=9)
         return as_svg(figure, "dial-frontier", f"Reward against KL along the dial, world {curve.name}")
+
+
+def _heights(points: Sequence[tuple[float, float]], furthest: float) -> tuple[float, float]:
+    """The rewards of what stands within the axis, with room for names."""
+    seen = [reward for kl, reward in points if kl <= furthest]
+    room = 0.08 * (max(seen) - min(seen) or 1.0)
+    return min(seen) - room, max(seen) + 2 * room
+
+
+_NAMED = (0.5, 1.0, 1.5, 2.0)
+"""λ that are named at their points."""
+_ROOM = 1.2
+"""How far the axis runs beyond the per-token form's own KL: whole answers go much further."""
 
 
 def noise_picture(curves: VarianceCurves) -> str:

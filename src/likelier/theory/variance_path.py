@@ -85,15 +85,6 @@ def variance_curves(world: World, beta: float, *, path: tuple[float, ...] = PATH
     )
 
 
-def pictured_curves() -> VarianceCurves:
-    """The picture's: one prompt, eight answers, normal rewards, β = 0.5.
-
-    >>> pictured_curves().beta
-    0.5
-    """
-    return variance_curves(World.random(0, prompts=1, completions=8), 0.5)
-
-
 def statements(world: World, beta: float) -> list[Statement]:
     """(13): its objective, its baselines, and what they leave of the noise.
 
