@@ -151,10 +151,11 @@ def test_the_readme_shows_the_rooms_that_exist() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_configuration_is_valid(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first line is the command that runs it: `# likelier dpo --config examples/NAME.yaml`."""
+    """Its first line is the command that runs it: `# likelier dpo --config examples/NAME.yaml`, or `--world …`."""
     monkeypatch.chdir(ROOT)
     words = shlex.split(path.read_text("utf-8").splitlines()[0].removeprefix("#"))
     assert words[0] == "likelier"
-    assert f"--config {path.relative_to(ROOT).as_posix()}" in " ".join(words)
+    place = path.relative_to(ROOT).as_posix()
+    assert any(f"{flag} {place}" in " ".join(words) for flag in ("--config", "--world"))
     assert read_yaml(path)
     parse(words[1], words[2:])

@@ -19,11 +19,15 @@ _STAGES = {
     name: f"likelier.stages.{name}"
     for name in ("dpo", "evaluate", "label", "ppo", "reward", "sample", "score", "sft")
 }
-__all__ = ["__version__", *_STAGES]
+_ROOMS = ("theory",)
+"""Rooms that are offered as they are: `likelier.theory.statements()`."""
+__all__ = ["__version__", *_ROOMS, *_STAGES]
 
 
 def __getattr__(name: str) -> Any:
-    """Stages are imported when they are first used: `import likelier` costs nothing."""
+    """Stages and rooms are imported when they are first used: `import likelier` costs nothing."""
+    if name in _ROOMS:
+        return importlib.import_module(f"likelier.{name}")
     if name not in _STAGES:
         raise AttributeError(f"module 'likelier' has no attribute {name!r}")
     return getattr(importlib.import_module(_STAGES[name]), name)

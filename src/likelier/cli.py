@@ -74,6 +74,11 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.evaluate_config:EvaluateConfig",
         "likelier.stages.evaluate:main",
     ),
+    "theory": Stage(
+        "what the theory states, computed exactly in small worlds",
+        "likelier.stages.theory_config:TheoryConfig",
+        "likelier.stages.theory:main",
+    ),
     "demo": Stage(
         "a real model changed by preferences, and by how much, on one page",
         "likelier.stages.demo:DemoConfig",

@@ -105,13 +105,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"{path} must hold `key: value` lines at its top level, not a {type(loaded).__name__}"
         )
-    # YAML takes the last of two in silence.
-    assert isinstance(tree, yaml.MappingNode)
-    keys = [str(key.value).replace("-", "_") for key, _ in tree.value]
-    if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
-        raise UsageError(f"{path} sets `{twice[0]}` twice; leave one")
+    if twice := _set_twice(tree):
+        raise UsageError(f"{path} sets `{twice}` twice; leave one")
     # YAML reads the word `on` as true, in place of a key too.
     return {"on" if key is True else str(key).replace("-", "_"): value for key, value in loaded.items()}
+
+
+def _set_twice(node: Any) -> str | None:
+    """A key that a mapping has twice, at any depth: YAML takes the last of two in silence."""
+    if not isinstance(node.value, list):
+        return None
+    inner = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+    if node.tag.endswith(":map"):
+        keys = [str(key.value).replace("-", "_") for key, _ in node.value]
+        if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
+            return twice[0]
+    return next((found for part in inner if (found := _set_twice(part))), None)
 
 
 def _one_line(error: ValidationError, config: type[StageConfig]) -> str:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 
 from likelier.theory import best_of_n, choice, classes, gradients, optimality
-from likelier.theory.all_statements import statements
+from likelier.theory.all_statements import CLOSED_FORMS, statements, trials, worst
 from likelier.theory.statement import Statement, scale
 from likelier.theory.world import World
 from tests.theory.worlds import betas, worlds
@@ -29,6 +29,15 @@ def failing(found: list[Statement]) -> list[str]:
 @example(world=EQUAL, beta=1e6)
 @example(world=World.random(5, scale=50.0), beta=1e-4)
 @example(world=World.random(5, scale=50.0), beta=1e6)
+def test_sums_hold_everywhere(world: World, beta: float) -> None:
+    assert failing([one for part in CLOSED_FORMS for one in part(world, beta)]) == []
+
+
+@pytest.mark.parametrize(
+    ("world", "beta"),
+    [*trials(), (ALONE, 1e-4), (EQUAL, 1e6), (World.random(5, prompts=1, completions=4, scale=50.0), 1e-4)],
+    ids=("random", "wide", "corners", "alone", "equal", "far apart"),
+)
 def test_all_hold(world: World, beta: float) -> None:
     assert failing(statements(world, beta=beta)) == []
 
@@ -52,7 +61,7 @@ SPOILT: list[tuple[Any, str, Callable[..., Any], str]] = [
     ),
     (choice, "fit_plackett_luce", lambda found, **more: torch.zeros(2).double(), "labels that are always"),
     (classes, "project", lambda world, beta: world.reward, "Z(x) = 1"),
-    (classes, "project", lambda world, beta: world.reward, "it is refused"),
+    (classes, "project", lambda world, beta: world.reward, "the projection is refused"),
     (classes, "log_partition", lambda ref, r, beta: (ref + r).logsumexp(-1), "r = β log(π*/π_ref)"),
     (
         classes,
@@ -60,7 +69,7 @@ SPOILT: list[tuple[Any, str, Callable[..., Any], str]] = [
         lambda world, policy, beta: policy,
         "the optimal policy gives r's class back",
     ),
-    (classes, "equivalent", lambda one, other: True, "it fails at another β"),
+    (classes, "equivalent", lambda one, other: True, "the converse fails at another β"),
     (
         gradients,
         "margins",
@@ -68,7 +77,12 @@ SPOILT: list[tuple[Any, str, Callable[..., Any], str]] = [
         "at π* the margin",
     ),
     (gradients, "pair_weights", lambda policy, ref, pairs, beta: pairs.weight, "the gradient in closed form"),
-    (gradients, "pair_weights", lambda policy, ref, pairs, beta: pairs.weight, "it is the slope of the loss"),
+    (
+        gradients,
+        "pair_weights",
+        lambda policy, ref, pairs, beta: pairs.weight,
+        "the gradient is the slope of the loss",
+    ),
     (
         gradients,
         "pair_weights",
@@ -102,3 +116,11 @@ def test_completions_without_probability_are_left_out_and_it_is_said() -> None:
     )
     found = [one for one in statements(world) if one.equation == "Lemma 2"]
     assert found[0].note == "without 1 completion of reference probability 0"
+
+
+def test_the_worst_of_several_worlds() -> None:
+    one = Statement(name="a", equation="(1)", error=1e-3, bound=1e-2, note="first")
+    other = Statement(name="a", equation="(1)", error=5e-3, bound=1e-2, note="second")
+    apart = Statement(name="b", equation="(1)", error=0.0, bound=0.0)
+    found = worst([[one], [other, apart], [one]])
+    assert [(found[0].error, found[0].note), (found[1].name, found[1].error)] == [(5e-3, "first"), ("b", 0.0)]

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likelier.theory.comparisons import Comparisons, population
+from likelier.theory.displacement import rise_of_chosen
 from likelier.theory.gradients import (
-    displacement,
     dpo_loss,
     log_probability_gradients,
     policy_gradient,
@@ -95,11 +95,10 @@ def test_the_gradient_vanishes_at_the_optimal_policy(world: World, beta: float) 
 @given(logits=tables(1, 4, st.floats(-5.0, 5.0)))
 def test_in_a_table_the_chosen_always_gains(logits: torch.Tensor) -> None:
     table = softmax_table(torch.zeros(1, 4).double().log_softmax(-1))
-    found = displacement(table.log_policy, logits.flatten(), prompt=0, chosen=1, rejected=2)
+    found = rise_of_chosen(table, logits.flatten(), 1, 2)
     probability = logits.softmax(-1)[0]
-    assert found.chosen == pytest.approx(float(1 - probability[1] + probability[2]))
-    assert found.rejected == pytest.approx(float(-1 - probability[1] + probability[2]))
-    assert found.chosen > 0
+    assert found == pytest.approx(float(1 - probability[1] + probability[2]))
+    assert found > 0
 
 
 def shared() -> Family:
@@ -113,9 +112,8 @@ def test_displacement_by_hand_and_in_a_step() -> None:
     policy, start = shared().log_policy, shared().start
     # Mean feature ¾: g_w = ¼, g_l = 5/4, so |g_w|² − g_w g_l = 1/16 − 5/16.
     assert log_probability_gradients(policy, start)[0, :2, 0].tolist() == [0.25, 1.25]
-    found = displacement(policy, start, prompt=0, chosen=0, rejected=1)
-    assert found == (-0.25, -1.25)
-    assert found.margin == 1.0
+    rise = rise_of_chosen(shared(), start, 0, 1)
+    assert rise == -0.25
     pair = one_pair(4)
     rate = 1e-3
     after = start - rate * policy_gradient(policy, start, policy(start), pair, 0.1)

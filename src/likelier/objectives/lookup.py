@@ -71,7 +71,7 @@ def resolve(loss: str | Objective | Callable[..., Tensor]) -> Objective:
     if ":" not in loss:
         known = ", ".join(OBJECTIVES)
         raise UnknownLossError(
-            f"unknown loss `{loss}`{_nearest(loss, OBJECTIVES)}; known are {known}, or `module:function`"
+            f"unknown loss `{loss}`{nearest(loss, OBJECTIVES)}; known are {known}, or `module:function`"
         )
     found = _import(loss)
     return found if isinstance(found, Objective) else _from_callable(found, loss)
@@ -87,7 +87,7 @@ def unknown_option(objective: Objective, option: str) -> UnknownOptionError:
     if readers:
         hint = f"; {' and '.join(readers)} {'do' if len(readers) > 1 else 'does'}"
     else:
-        hint = _nearest(option, objective.options)
+        hint = nearest(option, objective.options)
     return UnknownOptionError(f"loss `{objective.name}` does not read `{option}`{hint}")
 
 
@@ -156,7 +156,7 @@ def _import(address: str) -> object:
     finally:
         sys.path.remove(here)
     if not hasattr(module, function_name):
-        close = _nearest(function_name, vars(module))
+        close = nearest(function_name, vars(module))
         raise UnknownLossError(f"loss `{address}`: module `{module_name}` has no `{function_name}`{close}")
     return getattr(module, function_name)
 
@@ -167,6 +167,11 @@ def _parents(module_name: str) -> list[str]:
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the closest known word, or nothing.
+
+    >>> nearest("ipoo", OBJECTIVES)
+    '; did you mean `ipo`?'
+    """
     close = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f"; did you mean `{close[0]}`?" if close else ""

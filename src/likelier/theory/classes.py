@@ -52,8 +52,8 @@ def equivalent(
     >>> equivalent(one, one + torch.tensor([[10.0], [-1.0]], dtype=torch.float64)), equivalent(one, 2 * one)
     (True, False)
     """
-    largest = max(1.0, float(reward.abs().max()), float(other.abs().max()))
-    return bool((class_distance(reward, other, exists=exists) <= tolerance * largest).all())
+    widest = max(1.0, float(reward.abs().max()), float(other.abs().max()))
+    return bool((class_distance(reward, other, exists=exists) <= tolerance * widest).all())
 
 
 def implicit_reward(world: World, log_policy: Cells, beta: float) -> Cells:
@@ -188,7 +188,7 @@ def _no_converse_without_support() -> Statement:
     policies = [optimal_policy(World.of(zero, reward).log_reference, reward, 0.5) for reward in rewards]
     error = float("inf") if equivalent(*rewards) else float(total_variation(*policies).max())
     return _statement(
-        "it fails where π_ref(y|x) = 0: one policy, two classes",
+        "the converse fails where π_ref(y|x) = 0: one policy, two classes",
         "converse of Lemma 2",
         error,
         note="an example",
@@ -201,7 +201,7 @@ def _no_converse_at_another_beta() -> Statement:
     policies = optimal_policy(even, reward, 0.5), optimal_policy(even, 2.0 * reward, 1.0)
     error = float("inf") if equivalent(reward, 2.0 * reward) else float(total_variation(*policies).max())
     return _statement(
-        "it fails at another β: r at β, 2 r at 2 β", "converse of Lemma 2", error, note="an example"
+        "the converse fails at another β: r at β, 2 r at 2 β", "converse of Lemma 2", error, note="an example"
     )
 
 
@@ -221,7 +221,9 @@ def _unique(world: World, beta: float) -> Statement:
         reward = implicit_reward(world, policy, beta)
         errors.append(largest_gap(project(world.with_reward(reward), beta), reward))
     return _statement(
-        "and it is the only one of the class", "Theorem 1", largest(errors) / (beta * scale(world, beta))
+        "no other reward of the class has that form",
+        "Theorem 1",
+        largest(errors) / (beta * scale(world, beta)),
     )
 
 
@@ -237,9 +239,12 @@ def _refused() -> Statement:
         project(never, 1.0)
     except SupportError as refusal:
         return _statement(
-            "it is refused where π_ref(y|x) = 0", "Theorem 1", 0.0, note=str(refusal).partition(",")[0]
+            "the projection is refused where π_ref(y|x) = 0",
+            "Theorem 1",
+            0.0,
+            note=str(refusal).partition(",")[0],
         )
-    return _statement("it is refused where π_ref(y|x) = 0", "Theorem 1", float("inf"))
+    return _statement("the projection is refused where π_ref(y|x) = 0", "Theorem 1", float("inf"))
 
 
 def _statement(name: str, equation: str, error: float, *, note: str = "") -> Statement:

@@ -1,4 +1,4 @@
-"""The gradient of the DPO loss, math.md (9), and whether a step raises what was chosen.
+"""The gradient of the DPO loss, math.md (9); `displacement.py` says whether a step raises what was chosen.
 
 A policy is any differentiable function from parameters to a table of log-probabilities (`policies.Family`), or a table
 whose own logits are the parameters: there the gradient has a closed form.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float64
@@ -17,11 +17,12 @@ from torch import Tensor
 from likelier.objectives import OBJECTIVES
 from likelier.theory.comparisons import Comparisons, population
 from likelier.theory.descent import Training
+from likelier.theory.displacement import rise_of_chosen
 from likelier.theory.optimality import trial_policies
 from likelier.theory.optimum import optimal_policy
 from likelier.theory.policies import log_linear, softmax_table
 from likelier.theory.shapes import Cells, Number, Vector, Weights
-from likelier.theory.statement import IDENTITY, Statement, largest_gap, scale
+from likelier.theory.statement import IDENTITY, Statement, largest, largest_gap, scale
 from likelier.theory.world import World
 
 Policy = Callable[[Vector], Cells]
@@ -102,54 +103,18 @@ def log_probability_gradients(
     return cast("Tensor", torch.autograd.functional.jacobian(policy, parameters))
 
 
-class Displacement(NamedTuple):
-    """What a small step on one pair does to its two log-probabilities, math.md (9)."""
-
-    chosen: float
-    """`|g_w|² − ⟨g_w, g_l⟩`; log π(y_w) changes by this times β σ(−u) times the step's length. Negative: it falls."""
-    rejected: float
-    """`⟨g_w, g_l⟩ − |g_l|²`, the same of log π(y_l)."""
-
-    @property
-    def margin(self) -> float:
-        """`|g_w − g_l|²`, by which the margin grows: never negative."""
-        return self.chosen - self.rejected
-
-
-def displacement(
-    policy: Policy, parameters: Vector, *, prompt: int, chosen: int, rejected: int
-) -> Displacement:
-    """The change of log π(y_w) and log π(y_l) in a gradient step on (y_w, y_l), to first order.
-
-    In a softmax table the chosen one always gains, since `|g_w|² − ⟨g_w, g_l⟩ = 1 − π(y_w|x) + π(y_l|x)`. Where
-    completions share parameters it need not. The smallest case has one parameter θ and π ∝ exp(θ φ): to push the
-    rejected one (φ = 2) down θ must fall, and the chosen one (φ = 1) falls with it, to the gain of two others
-    (φ = 0) that nobody compared.
-
-    >>> alike = torch.full((1, 4), 0.25, dtype=torch.float64).log()
-    >>> shared = log_linear(alike, torch.tensor([[[1.0], [2.0], [0.0], [0.0]]], dtype=torch.float64))
-    >>> displacement(shared.log_policy, shared.start, prompt=0, chosen=0, rejected=1)
-    Displacement(chosen=-0.25, rejected=-1.25)
-    """
-    gradients = log_probability_gradients(policy, parameters)[prompt]
-    of_chosen, of_rejected = gradients[chosen], gradients[rejected]
-    both = of_chosen @ of_rejected
-    return Displacement(float(of_chosen @ of_chosen - both), float(both - of_rejected @ of_rejected))
-
-
 def statements(world: World, beta: float) -> list[Statement]:
     """(7) and (9) in `world`, over all comparisons of what the reference gives.
 
     >>> [statement.name for statement in statements(World.random(0), 0.5) if not statement.holds]
     []
     """
-    fixed = [_shared_parameters()]
     inside = world.on_support()
     if inside.reward.shape[1] < 2 or not bool(world.prompt_weights[inside.exists.sum(-1) > 1].sum() > 0):
-        return fixed  # one completion for every prompt: nothing to compare
+        return []  # one completion for every prompt: nothing to compare
     pairs = population(inside)
     return [_log_two(inside, pairs, beta), _margins_are_rewards(inside, pairs, beta), _table(inside, pairs, beta),
-            _any_family(inside, pairs, beta), _at_rest(inside, pairs, beta), _tables_gain(inside), *fixed]  # fmt: skip
+            _any_family(inside, pairs, beta), _at_rest(inside, pairs, beta), _tables_gain(inside)]  # fmt: skip
 
 
 def _log_two(world: World, pairs: Comparisons, beta: float) -> Statement:
@@ -185,7 +150,7 @@ def _table(world: World, pairs: Comparisons, beta: float) -> Statement:
     return Statement(
         name="the gradient in closed form is autograd's, in a softmax table",
         equation="(9)",
-        error=max(errors),
+        error=largest(errors),
         bound=IDENTITY,
     )
 
@@ -203,7 +168,7 @@ def _any_family(world: World, pairs: Comparisons, beta: float) -> Statement:
         lambda point: dpo_loss(family.log_policy(point), reference, pairs, beta), at, 0.01 * size
     )
     return Statement(
-        name="it is the slope of the loss for any policy: finite differences",
+        name="the gradient is the slope of the loss for any policy: finite differences",
         equation="(9)",
         error=largest_gap(found, wanted) / beta,
         bound=1e-6,
@@ -236,25 +201,10 @@ def _at_rest(world: World, pairs: Comparisons, beta: float) -> Statement:
 def _tables_gain(world: World) -> Statement:
     row = int(world.exists.sum(dim=-1).argmax())
     table = softmax_table(world.log_reference[row : row + 1])
-    found = displacement(table.log_policy, table.start, prompt=0, chosen=0, rejected=1)
     chosen, rejected = world.log_reference[row, :2].exp().tolist()
     return Statement(
         name="in a table a step raises log π(y_w): |g_w|² − ⟨g_w, g_l⟩ = 1 − π(y_w) + π(y_l)",
         equation="(9)",
-        error=abs(found.chosen - (1.0 - chosen + rejected)),
+        error=abs(rise_of_chosen(table, table.start, 0, 1) - (1.0 - chosen + rejected)),
         bound=IDENTITY,
-    )
-
-
-def _shared_parameters() -> Statement:
-    """The smallest displacement: see `displacement`."""
-    features = torch.tensor([[[1.0], [2.0], [0.0], [0.0]]], dtype=torch.float64)
-    family = log_linear(torch.full((1, 4), 0.25, dtype=torch.float64).log(), features)
-    found = displacement(family.log_policy, family.start, prompt=0, chosen=0, rejected=1)
-    return Statement(
-        name="with shared parameters it can fall while the margin grows",
-        equation="(9)",
-        error=abs(found.chosen + 0.25) + abs(found.margin - 1.0),
-        bound=IDENTITY,
-        note=f"features 1, 2, 0, 0: |g_w|² − ⟨g_w, g_l⟩ = {found.chosen:g}, margin {found.margin:+g}",
     )

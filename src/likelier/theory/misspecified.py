@@ -160,7 +160,7 @@ def statements(world: World, beta: float) -> list[Statement]:
             name="labels that no reward explains: DPO's implicit reward wins as often as they do, in all",
             equation="(7), (9)",
             error=_unbalanced(world, _dpo(world, beta, chances), beta, chances),
-            bound=1e-10,
+            bound=1e-10 + 1e-14 * beta,  # u is β times a difference of logarithms, and so is its rounding
         ),
     ]
 
