@@ -1,15 +1,16 @@
-"""Runs `likelier sample` in processes of their own and kills them at a chosen moment.
+"""Runs commands that sample in processes of their own and kills them at a chosen moment.
 
     echo '[{"words": ["sample", …], "at": "add", "nth": 2}, …]' | python -m tests.stages.sample_driver
 
 torch is imported once; every command line runs in a fork of that. `at` is where the process dies: before a part is
 kept (`add`), in the middle of its line (`half`), right after it (`added`), before the file is renamed into its place
-(`rename`), before its manifest (`manifest`), before the parts are deleted (`delete`), or in the middle of an answer
-(`token`). One JSON line per command line: what became of the process.
+(`rename`), before its manifest (`manifest`), before the parts are deleted (`delete`), in the middle of an answer
+(`token`), or before an answer is kept by content (`put`). One JSON line per command line: what became of the process.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from typing import Any
 from likelier import cli, manifest
 from likelier.data import unfinished
 from likelier.engines import drawing, sampling  # noqa: F401
+from likelier.engines.reply_cache import ReplyCache
 from likelier.engines.server import Server
 from likelier.stages import sample, sample_work  # noqa: F401
 
@@ -69,6 +71,8 @@ def hook(at: str, nth: int) -> None:
         before(unfinished.Unfinished, "delete", nth, die)
     elif at == "token":
         before(drawing.Sampler, "draw", nth, die)
+    elif at == "put":
+        before(ReplyCache, "put", nth, die)
     elif at == "request":
         before(Server, "_post", nth, die)
 
@@ -89,7 +93,10 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     assert manifest
-    for order in json.load(sys.stdin):
+    orders = json.load(sys.stdin)
+    if any("frontier" in order["words"] for order in orders):
+        importlib.import_module("likelier.stages.evaluate_frontier")
+    for order in orders:
         print(json.dumps(run(order)), flush=True)
 
 

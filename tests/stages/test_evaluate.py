@@ -106,7 +106,11 @@ def test_rows_that_it_was_trained_on_are_spoken_of(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["frontier", "a"], "--what: input should be 'preferences'"),
+        (["frontiers", "a"], "--what: input should be 'preferences', 'frontier', 'winrate' or 'temperature'"),
+        (
+            ["preferences", "a", "--prompts", "b"],
+            "--prompts is for evaluate frontier or winrate or temperature",
+        ),
         (["preferences"], "--runs is missing"),
         (["preferences", "{policy}"], "needs the policy that it started from: --reference MODEL"),
         (["preferences", "nowhere/at/all"], "nowhere/at/all"),

@@ -1,4 +1,4 @@
-"""Answers of judges on disk, found by content: what has been asked is never asked again.
+"""Answers on disk, of judges and of policies, found by content: what has been asked is never asked again.
 
 One SQLite file, committed after every answer, so that SIGKILL costs what is under way and nothing else. A row whose
 checksum is wrong counts as absent; a file that is none of ours is moved aside.
@@ -18,8 +18,8 @@ from typing import Any, Self
 from likelier.data.canonical import digest
 from likelier.errors import UsageError, WorkError
 
-_FILE = "judged-1.sqlite"
-"""The number is that of the table's layout."""
+JUDGED, ANSWERED = "judged-1.sqlite", "answered-1.sqlite"
+"""Files for what judges said, and for what policies answered. The number is that of the table's layout."""
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS replies (key BLOB PRIMARY KEY, checksum BLOB NOT NULL, reply TEXT NOT NULL)"
 )
@@ -40,6 +40,7 @@ class ReplyCache:
     Args:
         folder: made if missing.
         report: is told, in one line, when a damaged file was moved aside.
+        file: its name in the folder.
 
     Raises:
         UsageError: the folder cannot be made or written.
@@ -51,8 +52,8 @@ class ReplyCache:
     ({'text': 'Verdict: A'}, None)
     """
 
-    def __init__(self, folder: Path, *, report: Callable[[str], None]) -> None:
-        self.path = folder / _FILE
+    def __init__(self, folder: Path, *, report: Callable[[str], None], file: str = JUDGED) -> None:
+        self.path = folder / file
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -67,7 +68,7 @@ class ReplyCache:
             aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
             self.path.rename(aside)
             report(
-                f"the cache {self.path} was damaged ({error}); judges are asked anew; {aside.name} may be deleted"
+                f"the cache {self.path} was damaged ({error}); what it held is asked anew; {aside.name} may be deleted"
             )
             self._connection = self._open()
 

@@ -132,14 +132,7 @@ class RunFolder:
 
     def lines(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
         """The lines of a file that are whole: a killed process may have left half a one."""
-        path = self.path / name
-        try:
-            # Not `splitlines`: an answer may hold U+2028, which JSON leaves as it is.
-            texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
-        except OSError as error:
-            raise work_error(error, path) or error from None
-        parsed = [line for line in map(_parsed, texts) if line is not None]
-        return [line for line in parsed if isinstance(line.get("step"), int)]
+        return whole_lines(self.path / name)
 
     def _take_lock(self) -> sqlite3.Connection:
         # A lock of SQLite is the operating system's: it ends with the process, however that ends, everywhere.
@@ -175,6 +168,21 @@ class RunFolder:
                 shutil.rmtree(entry)
             else:
                 entry.unlink(missing_ok=True)
+
+
+def whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines with a step of a file that a run has written, or is writing; none where it is not there.
+
+    Raises:
+        WorkError: it cannot be read.
+    """
+    try:
+        # Not `splitlines`: an answer may hold U+2028, which JSON leaves as it is.
+        texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    except OSError as error:
+        raise work_error(error, path) or error from None
+    parsed = [line for line in map(_parsed, texts) if line is not None]
+    return [line for line in parsed if isinstance(line.get("step"), int)]
 
 
 def _is_run(path: Path) -> bool:

@@ -1,0 +1,165 @@
+"""Answers of policies, and their distance from a reference, kept by content: nothing is drawn twice.
+
+A prompt's answers are a function of weights, tokens, settings and random numbers that belong to the place
+(`sampling.py`), and so is what they are kept under. They are on the disk when they are there: a run that is killed goes
+on where it was, another reward costs no new answer, and a new checkpoint costs its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from likelier.data.canonical import digest
+from likelier.engines.decoding import check_can_decode, lowered
+from likelier.engines.divergence import Estimator, estimate_kl
+from likelier.engines.drawing import Sampler
+from likelier.engines.reply_cache import ReplyCache
+from likelier.engines.sampling import (
+    Prompt,
+    SampledCompletion,
+    SampledPrompt,
+    check_context,
+    encode_prompts,
+    sample_each,
+)
+from likelier.engines.stopping import stop_tokens
+from likelier.errors import UsageError
+from likelier.models.identity import forward_config_digest, weights_digest
+from likelier.models.loading import Loaded
+from likelier.scoring.precision import DTYPES, Precision
+from likelier.scoring.scorer import causal_model
+
+TOGETHER = 16
+"""Prompts whose answers are measured in one call, where it is not a CPU's: there each has its own, whose bits then do
+not depend on what was measured before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A policy ready to answer."""
+
+    model: Any
+    tokenizer: Any
+    identity: str
+    """By content: weights in the precision they answer in, and the settings that enter the forward."""
+
+
+def speaker_of(loaded: Loaded, precision: Precision) -> Speaker:
+    """A model to sample from, in place: its weights are lowered to `precision`.
+
+    Raises:
+        ModelError: a model whose state is more than keys and values.
+    """
+    check_can_decode(causal_model(loaded.model))
+    model = lowered(loaded.model, DTYPES[precision], copied=False)
+    content = weights_digest(model) + forward_config_digest(causal_model(model).config)
+    return Speaker(model, loaded.tokenizer, content.hex())
+
+
+def answers_of(
+    speaker: Speaker,
+    prompts: Sequence[Prompt],
+    *,
+    n: int,
+    max_new_tokens: int,
+    sampler: Sampler,
+    cache: ReplyCache,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> tuple[list[SampledPrompt], int]:
+    """`n` answers to each prompt, and how many prompts were answered before.
+
+    Args:
+        speaker: who answers.
+        prompts: their ids must differ.
+        n, max_new_tokens, sampler: as in `sampling.sample_each`.
+        cache: where they are kept.
+        on_progress: called with the number of answers finished since the last call.
+
+    Raises:
+        DataError, ModelError: prompts that this model cannot answer.
+    """
+    encoded = encode_prompts(speaker.tokenizer, prompts)
+    check_context(causal_model(speaker.model), prompts, encoded, max_new_tokens)
+    stops = sorted(stop_tokens(speaker.model, speaker.tokenizer))
+    drawn_by = [speaker.identity, asdict(sampler), n, max_new_tokens, stops]
+    keys = [
+        digest(["answers", *drawn_by, prompt.id, tokens], size=32)
+        for prompt, tokens in zip(prompts, encoded, strict=True)
+    ]
+    found = {index: kept for index, key in enumerate(keys) if (kept := cache.get(key)) is not None}
+    left = [index for index in range(len(prompts)) if index not in found]
+    known = len(found)
+    drawn = sample_each(
+        speaker.model,
+        speaker.tokenizer,
+        [prompts[index] for index in left],
+        n=n,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        on_progress=on_progress,
+    )
+    for place, sampled in drawn if left else ():
+        row = {"completions": [asdict(answer) for answer in sampled.completions]}
+        cache.put(keys[left[place]], row)
+        found[left[place]] = row
+    return [
+        SampledPrompt(
+            id=prompt.id,
+            prompt=prompt.content,
+            prompt_tokens=tokens,
+            completions=[SampledCompletion(**answer) for answer in found[index]["completions"]],
+        )
+        for index, (prompt, tokens) in enumerate(zip(prompts, encoded, strict=True))
+    ], known
+
+
+def distances_of(
+    speaker: Speaker,
+    reference: Speaker,
+    sampled: Sequence[SampledPrompt],
+    *,
+    estimator: Estimator,
+    cache: ReplyCache,
+) -> list[list[float]]:
+    """`[prompts][answers]`: an estimate of KL(speaker ‖ reference) along each answer, both models run over it together.
+
+    Args:
+        speaker: who drew them, at temperature 1 without truncation.
+        reference: one with the same vocabulary.
+        sampled: the answers.
+        estimator: which (`divergence.estimate_kl`).
+        cache: where they are kept.
+
+    Raises:
+        UsageError: a reference of another vocabulary.
+    """
+    if speaker.identity == reference.identity:
+        return [[0.0] * len(prompt.completions) for prompt in sampled]
+    _require_same_tokens(speaker, reference)
+    both = ["kl", speaker.identity, reference.identity, estimator]
+    keys = [
+        digest([*both, prompt.prompt_tokens, [answer.tokens for answer in prompt.completions]], size=32)
+        for prompt in sampled
+    ]
+    found = {index: kept["kl"] for index, key in enumerate(keys) if (kept := cache.get(key)) is not None}
+    left = [index for index in range(len(sampled)) if index not in found]
+    size = 1 if next(speaker.model.parameters()).device.type == "cpu" else TOGETHER
+    for start in range(0, len(left), size):
+        block = left[start : start + size]
+        estimate = estimate_kl(
+            speaker.model, reference.model, [sampled[index] for index in block], estimator=estimator
+        )
+        for index, values in zip(block, estimate.values, strict=True):
+            cache.put(keys[index], {"kl": values})
+            found[index] = values
+    return [found[index] for index in range(len(sampled))]
+
+
+def _require_same_tokens(speaker: Speaker, reference: Speaker) -> None:
+    ours, theirs = (one.model.get_input_embeddings().weight.shape[0] for one in (speaker, reference))
+    if ours != theirs:
+        raise UsageError(
+            f"--reference has a vocabulary of {theirs} tokens and the policy one of {ours}; KL needs the same tokens"
+        )

@@ -1,0 +1,284 @@
+"""Reward against KL and against compute: every checkpoint a point, every run a curve, all of them an envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from likelier.report.charts import FAINT, Form, crosses, drawn, look, short
+from likelier.stats import Estimate, mean_interval
+from likelier.stats.frontier import Frontier, compute_frontier, kl_frontier
+
+AXES = {"steps": "updates", "seconds": "seconds of training", "tokens": "tokens of training"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A policy's answers to the prompts, in numbers."""
+
+    run: str
+    step: int | None
+    rewards: list[list[float]]
+    """`[prompts][answers]`."""
+    kl: list[list[float]]
+    lengths: list[list[int]]
+    """Tokens."""
+    cut: int
+    """Answers that the length limit cut."""
+    compute: Mapping[str, float]
+    """What training had taken until then, by the name of the axis; empty where it is not known."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.run if self.step is None else f"{self.run}, step {self.step}"
+
+    @property
+    def reward(self) -> Estimate:
+        """The mean, its interval clustered by prompt."""
+        return _clustered(self.rewards)
+
+    @property
+    def distance(self) -> Estimate:
+        """KL(policy ‖ reference), nats per answer."""
+        return _clustered(self.kl)
+
+    @property
+    def length(self) -> Estimate:
+        """Mean tokens."""
+        return _clustered(self.lengths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierReport:
+    """What `likelier evaluate frontier` found."""
+
+    points: tuple[Point, ...]
+    """The reference first."""
+    overall: Frontier
+    """Of all points, over KL."""
+    by_run: dict[str, Frontier]
+    """Of each run's points and the reference, up to the same KL."""
+    by_compute: dict[str, dict[str, Frontier]]
+    """By axis, then `"all"` or a run; over the points that know that axis."""
+    members: dict[str, dict[str, list[int]]]
+    """By axis (`"kl"` too), then `"all"` or a run: the points, by number, that a frontier numbers its own by."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "points": [_point(point) for point in self.points],
+            "frontier": {
+                "all": _told(self.overall, self.members["kl"]["all"]),
+                **{run: _told(one, self.members["kl"][run]) for run, one in self.by_run.items()},
+            },
+            "compute": {
+                axis: {name: _told(one, self.members[axis][name]) for name, one in found.items()}
+                for axis, found in self.by_compute.items()
+            },
+        }
+
+
+def report_frontier(points: Sequence[Point]) -> FrontierReport:
+    """The frontiers of points of which the first is the reference, whose KL is 0.
+
+    Areas count up to the highest KL, and the most compute, of any point.
+    """
+    runs = list(dict.fromkeys(point.run for point in points[1:]))
+    members = {"kl": {"all": list(range(len(points)))}}
+    members["kl"] |= {run: _of_run(points, run, range(len(points))) for run in runs}
+    furthest = max(point.distance.value for point in points)
+    over_kl = {
+        name: _over_kl([points[index] for index in own], furthest) for name, own in members["kl"].items()
+    }
+    by_compute: dict[str, dict[str, Frontier]] = {}
+    for axis in AXES:
+        known = [0, *(index for index, point in enumerate(points) if index and axis in point.compute)]
+        most = max((points[index].compute.get(axis, 0.0) for index in known), default=0.0)
+        if most <= 0.0:
+            continue
+        members[axis] = {"all": known} | {
+            run: own for run in runs if len(own := _of_run(points, run, known)) > 1
+        }
+        by_compute[axis] = {
+            name: _over_compute([points[index] for index in own], axis, most)
+            for name, own in members[axis].items()
+        }
+    return FrontierReport(
+        points=tuple(points),
+        overall=over_kl.pop("all"),
+        by_run=over_kl,
+        by_compute=by_compute,
+        members=members,
+    )
+
+
+def frontier_picture(report: FrontierReport, *, reward: str, form: Form) -> bytes:
+    """Reward against KL on the left; against steps and, where known, seconds beside it."""
+    return drawn(lambda: _figure(report, reward), form=form)
+
+
+def frontier_table(report: FrontierReport) -> tuple[list[str], list[list[Any]]]:
+    """A row for each point: where it lies, with intervals, and who is better."""
+    header = [
+        *(
+            "point",
+            "run",
+            "step",
+            "answers",
+            "prompts",
+            "reward",
+            "reward_low",
+            "reward_high",
+            "kl",
+            "kl_low",
+        ),
+        *("kl_high", "length", "cut", *AXES, "on_envelope", "below_envelope", "dominated_by", "surely"),
+    ]
+    rows = []
+    for number, point in enumerate(report.points):
+        reward, distance = point.reward, point.distance
+        other = report.overall.dominated_by[number]
+        rows.append(
+            [
+                *(point.name, point.run, point.step, reward.n, reward.clusters),
+                *(reward.value, reward.low, reward.high, distance.value, distance.low, distance.high),
+                *(point.length.value, point.cut, *(point.compute.get(axis, "") for axis in AXES)),
+                *(number in report.overall.corners, report.overall.below[number]),
+                *("" if other is None else report.points[other].name, report.overall.surely[number]),
+            ]
+        )
+    return header, rows
+
+
+def _clustered(values: Sequence[Sequence[float]]) -> Estimate:
+    clusters = [prompt for prompt, own in enumerate(values) for _ in own]
+    return mean_interval([value for own in values for value in own], clusters=clusters)
+
+
+def _of_run(points: Sequence[Point], run: str, among: Sequence[int]) -> list[int]:
+    """The reference, and the run's own."""
+    return [0, *(index for index in among if index and points[index].run == run)]
+
+
+def _rows(points: Sequence[Point], name: str) -> np.ndarray[Any, Any]:
+    """`[points, prompts]`, means over a prompt's answers."""
+    return np.array([[float(np.mean(own)) for own in getattr(point, name)] for point in points])
+
+
+def _over_kl(points: Sequence[Point], to: float) -> Frontier:
+    # Where no policy has moved there is nothing to draw; the width is then any.
+    return kl_frontier(_rows(points, "rewards"), _rows(points, "kl"), start=0, to=to if to > 0.0 else 1.0)
+
+
+def _over_compute(points: Sequence[Point], axis: str, to: float) -> Frontier:
+    spent = [point.compute.get(axis, 0.0) for point in points]
+    return compute_frontier(_rows(points, "rewards"), spent, start=0, to=to)
+
+
+def _told(frontier: Frontier, members: Sequence[int]) -> dict[str, Any]:
+    """With the points' own numbers."""
+    return {
+        "corners": [members[corner] for corner in frontier.corners],
+        "area": asdict(frontier.area),
+        "to": frontier.to,
+        "below": dict(zip(map(str, members), frontier.below, strict=True)),
+        "dominated": {
+            str(members[one]): {"by": members[other], "surely": frontier.surely[one]}
+            for one, other in enumerate(frontier.dominated_by)
+            if other is not None
+        },
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {
+        "name": point.name,
+        "run": point.run,
+        "step": point.step,
+        "reward": asdict(point.reward),
+        "kl": asdict(point.distance),
+        "length": asdict(point.length),
+        "cut": point.cut,
+        "compute": dict(point.compute),
+    }
+
+
+def _figure(report: FrontierReport, reward: str) -> Figure:
+    shown = [axis for axis in ("steps", "seconds") if axis in report.by_compute]
+    figure = Figure(figsize=(4.8 * (1 + len(shown)), 4.2), layout="constrained")
+    panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
+    _over(panels[0], report, "kl")
+    panels[0].set(xlabel="KL to the reference, nats per answer", ylabel=f"mean reward ({short(reward)})")
+    for axes, axis in zip(panels[1:], shown, strict=True):
+        _over(axes, report, axis)
+        axes.set(xlabel=AXES[axis], ylabel=f"mean reward ({short(reward)})")
+    if any(other is not None for other in report.overall.dominated_by):
+        hollow: dict[str, Any] = {"marker": "o", "color": FAINT, "markerfacecolor": "white"}
+        panels[0].plot([], [], linestyle="none", label="hollow: dominated", **hollow)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _over(axes: Axes, report: FrontierReport, axis: str) -> None:
+    """Envelope, curves and points over one axis; hollow points are dominated."""
+    found = report.overall if axis == "kl" else report.by_compute[axis]["all"]
+    members = report.members[axis]
+    corners = [report.points[members["all"][corner]] for corner in found.corners]
+    x, y = [_place(point, axis) for point in corners], [point.reward.value for point in corners]
+    x, y = [*x, max(found.to, x[-1])], [*y, y[-1]]
+    style: dict[str, Any] = {"color": FAINT, "linewidth": 5, "alpha": 0.35, "label": "envelope"}
+    if axis == "kl":
+        axes.plot(x, y, **style)
+    else:
+        axes.step(x, y, where="post", **style)
+    start = report.points[0]
+    crosses(
+        axes,
+        [_place(start, axis)],
+        [start.reward],
+        color="black",
+        marker="*",
+        markersize=11,
+        label="reference",
+        linestyle="none",
+    )
+    for number, run in enumerate(dict.fromkeys(point.run for point in report.points[1:])):
+        own = [index for index in members.get(run, []) if index]
+        points = [report.points[index] for index in own]
+        if not points:
+            continue
+        kl = [point.distance if axis == "kl" else _place(point, axis) for point in points]
+        better = dict(zip(members["all"], found.dominated_by, strict=True))
+        colors = look(number, run)
+        crosses(axes, kl, [point.reward for point in points], linewidth=1.2, **colors)
+        worse = [index for index in own if better[index] is not None]
+        axes.plot(
+            [_place(report.points[index], axis) for index in worse],
+            [report.points[index].reward.value for index in worse],
+            linestyle="none",
+            marker=colors["marker"],
+            color=colors["color"],
+            markerfacecolor="white",
+            zorder=5,
+        )
+        if points[-1].step is not None and axis == "kl":
+            place = {
+                "textcoords": "offset points",
+                "xytext": (6, -11),
+                "color": colors["color"],
+                "fontsize": 8,
+            }
+            axes.annotate(
+                f"step {points[-1].step}", (_place(points[-1], axis), points[-1].reward.value), **place
+            )
+
+
+def _place(point: Point, axis: str) -> float:
+    return point.distance.value if axis == "kl" else point.compute.get(axis, 0.0)

@@ -1,0 +1,342 @@
+"""What `winrate` and `temperature` share: whose answers are compared, and who says which is better."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from likelier.data.canonical import prompt_digest
+from likelier.data.labelled import answer_text
+from likelier.data.reading import load_records
+from likelier.data.records import Completion, Record
+from likelier.engines.drawing import Sampler
+from likelier.engines.judge_figures import figures_of
+from likelier.engines.judges import Judge
+from likelier.engines.judging import judge_cases, judge_notes, judge_of
+from likelier.engines.kept_answers import answers_of, speaker_of
+from likelier.engines.reply_cache import ReplyCache
+from likelier.engines.rewards import Reward, resolve_reward, reward_of
+from likelier.engines.verdicts import Case, Judged, labelled_cases, why_not
+from likelier.errors import DataError, WorkError
+from likelier.report.winrate import Compared, Win, win_of
+from likelier.scoring.precision import default_device
+from likelier.scoring.whole import chosen_precision
+from likelier.stages.evaluate_config import EvaluateConfig
+from likelier.stages.evaluate_output import Say
+from likelier.stages.evaluate_prompts import asked
+from likelier.training.stored import loaded_policies, stored_run
+
+SAME = "the same answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """Somebody's answers to the prompts."""
+
+    who: str
+    texts: list[list[str]]
+    """`[prompts][answers]`."""
+    temperature: float | None = None
+    """That they were sampled at here."""
+    cut: int = 0
+    """Those that the length limit cut."""
+
+
+def is_samples(name: str) -> bool:
+    """Whether a name is a file of answers rather than a model's."""
+    return Path(name).is_file() and Path(name).suffix != ".gguf"
+
+
+def sampled_file(name: str, records: Sequence[Record]) -> Answers:
+    """The answers in a file of `likelier sample`, prompt by prompt.
+
+    Raises:
+        DataError: a file that cannot be read, or that lacks an answer to a prompt.
+    """
+    found: dict[bytes, Record] = {}
+    for one in load_records(name)[0]:
+        found.setdefault(prompt_digest(one.prompt), one)
+    missing = [record for record in records if prompt_digest(record.prompt) not in found]
+    if missing:
+        raise DataError(
+            f"{name} has no answer to {len(missing)} of {len(records)} prompts; the first is {missing[0].where}: sample"
+            " them with `likelier sample`, or leave those prompts out"
+        )
+    own = [found[prompt_digest(record.prompt)] for record in records]
+    return Answers(
+        who=name,
+        texts=[[answer_text(answer) for answer in record.completions] for record in own],
+        cut=sum(answer.finish == "length" for record in own for answer in record.completions),
+    )
+
+
+def sampled_answers(
+    config: EvaluateConfig,
+    name: str,
+    records: Sequence[Record],
+    temperatures: Sequence[float],
+    cache: ReplyCache,
+    say: Say,
+) -> Iterator[Answers]:
+    """A model's answers at each temperature, by the same random numbers; a run's are those of its last policy.
+
+    Raises:
+        UsageError, ModelError: a run or a model that cannot be used.
+    """
+    run = stored_run(name)
+    last = run.policies[-1]
+    if last.weights is not None:
+        say(f"{name} is not finished: its answers are those of step {last.step}")
+    loads = loaded_policies(
+        run,
+        [last],
+        dtype=torch.float32,
+        device=default_device(),
+        trust_remote_code=config.trust_remote_code,
+    )
+    _, loaded = next(loads)
+    speaker = speaker_of(loaded, chosen_precision(config.precision))
+    for temperature in temperatures:
+        sampled, known = answers_of(
+            speaker,
+            asked(records),
+            # The likeliest tokens are the same every time.
+            n=(config.n or 1) if temperature else 1,
+            max_new_tokens=config.max_new_tokens,
+            sampler=Sampler(seed=config.seed, temperature=temperature),
+            cache=cache,
+        )
+        say(f"{name} at temperature {temperature:g}: {len(records)} prompts, {known} of them answered before")
+        yield Answers(
+            who=name,
+            texts=[[answer.text for answer in prompt.completions] for prompt in sampled],
+            temperature=temperature,
+            cut=sum(answer.finish == "length" for prompt in sampled for answer in prompt.completions),
+        )
+
+
+class Referee(Protocol):
+    """Who says which of two answers is better."""
+
+    name: str
+    how: str
+    """For people: a reward and its meaning, or a judge, the order, and what it says."""
+
+    def outcomes(
+        self, records: Sequence[Record], pairs: Sequence[tuple[int, str, str]]
+    ) -> tuple[list[float | str], dict[str, Any]]:
+        """Of each pair (prompt, first answer, second answer) 1, 0 or one half, or why there is no verdict; and what
+        all of them together say about the referee."""
+
+    def close(self) -> None:
+        """Lets go of what was loaded."""
+
+
+class ByReward:
+    """The answer of the higher reward is better."""
+
+    def __init__(self, reward: str | Callable[..., Any], *, name: str) -> None:
+        self._given = reward
+        self._reward: Reward | None = None
+        self._known: dict[tuple[int, str], float] = {}
+        self.name = reward if isinstance(reward, str) else name
+        self.how = f"by the reward {self.name}"
+        if isinstance(reward, str) and not ("/" in reward or Path(reward).is_dir()):
+            resolve_reward(reward)  # a misspelt one is found before anything is sampled
+
+    def outcomes(
+        self, records: Sequence[Record], pairs: Sequence[tuple[int, str, str]]
+    ) -> tuple[list[float | str], dict[str, Any]]:
+        """By the sign of the difference; equal rewards are a tie."""
+        if self._reward is None:
+            given = self._given
+            self._reward = resolve_reward(given) if isinstance(given, str) else reward_of(self.name, given)
+        texts = {(prompt, text) for prompt, *both in pairs for text in both}
+        asked_for = sorted(texts - self._known.keys())
+        scores = self._reward(
+            [records[prompt].prompt for prompt, _ in asked_for],
+            [text for _, text in asked_for],
+            places=[f"an answer to prompt {records[prompt].id!r}" for prompt, _ in asked_for],
+        )
+        self._known |= dict(zip(asked_for, scores, strict=True))
+        gaps = [self._known[prompt, first] - self._known[prompt, second] for prompt, first, second in pairs]
+        return [0.5 if gap == 0 else float(gap > 0) for gap in gaps], {}
+
+    def close(self) -> None:
+        """The reward model, if it is one, goes with this."""
+        self._reward = None
+
+
+class ByJudge:
+    """A language model that sees both orders; what does not survive the swap is a tie."""
+
+    def __init__(self, config: EvaluateConfig, model: Any, tokenizer: Any, *, say: Say) -> None:
+        self._config, self._model, self._tokenizer, self._say = config, model, tokenizer, say
+        self._judge: Judge | None = None
+        self.name = str(config.judge_model)
+        verdict = "log-odds" if config.verdict == "log-odds" else "verdicts"
+        self.how = f"by the judge {self.name} ({verdict}, both orders, disagreement a tie)"
+
+    def outcomes(
+        self, records: Sequence[Record], pairs: Sequence[tuple[int, str, str]]
+    ) -> tuple[list[float | str], dict[str, Any]]:
+        """Equal answers are a tie that nobody is asked about."""
+        cases = {
+            place: _case(records[prompt], prompt, first, second)
+            for place, (prompt, first, second) in enumerate(pairs)
+            if first != second
+        }
+        judged, known = judge_cases(self._loaded(), list(cases.values()), self._config, say=self._say)
+        found: list[float | str] = [0.5] * len(pairs)
+        for place, one in zip(cases, judged, strict=True):
+            found[place] = _outcome(one)
+        figures = figures_of(judged, asked=2 * len(cases) - known, known=known) if judged else {}
+        return found, {**figures, SAME: len(pairs) - len(cases)}
+
+    def agreement(self, labels: str) -> dict[str, Any]:
+        """How often it agrees with people, on their own pairs.
+
+        Raises:
+            DataError: rows that cannot be read, or in which nobody prefers anything.
+            WorkError: not one verdict could be had.
+        """
+        records, faults = load_records(labels, skip_bad_rows=True)
+        cases = labelled_cases(records)
+        if not cases:
+            raise DataError(f"--human-labels {labels}: in no row is one answer better than another")
+        self._say(f"{len(cases)} pairs that people labelled in {labels}")
+        judged, known = judge_cases(self._loaded(), cases, self._config, say=self._say)
+        figures = figures_of(judged, asked=2 * len(cases) - known, known=known)
+        if not figures["judged"]:
+            raise WorkError(_no_verdict(self.name, judged))
+        return {"file": labels, "pairs": len(cases), "skipped": len(faults), **figures}
+
+    def close(self) -> None:
+        """The judge's model as it was, and away."""
+        if self._judge is not None:
+            for note in judge_notes(self._judge):
+                self._say(note)
+            self._judge.close()
+            self._judge = None
+
+    def _loaded(self) -> Judge:
+        """Only once the answers are there: no more models in memory than needed."""
+        if self._judge is None:
+            precision = self._config.precision
+            self._judge = judge_of(self._config, self._model, self._tokenizer, precision=precision)
+        return self._judge
+
+
+def referee_of(
+    config: EvaluateConfig, reward: Any, judge_model: Any, tokenizer: Any, *, say: Say
+) -> ByReward | ByJudge:
+    """Who says which answer is better, as the settings name it.
+
+    Raises:
+        UsageError: no such reward.
+    """
+    if config.judge_model is not None:
+        return ByJudge(config, judge_model, tokenizer, say=say)
+    return ByReward(reward, name=config.reward or "")
+
+
+def contest(records: Sequence[Record], first: Answers, second: Answers, referee: Referee) -> Win:
+    """The first's answers against the second's: the i-th with the i-th, the shorter list again from its beginning.
+
+    Raises:
+        WorkError: not one verdict could be had.
+    """
+    pairs = [
+        (prompt, ours[index % len(ours)], theirs[index % len(theirs)])
+        for prompt, (ours, theirs) in enumerate(zip(first.texts, second.texts, strict=True))
+        for index in range(max(len(ours), len(theirs)))
+    ]
+    outcomes, figures = referee.outcomes(records, pairs)
+    reasons = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
+    if len(reasons) and reasons.total() == len(pairs):
+        told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+        raise WorkError(f"{referee.name} gave no verdict on any of {len(pairs)} pairs ({told})")
+    return win_of(
+        [
+            Compared(
+                prompt=prompt,
+                outcome=None if isinstance(outcome, str) else outcome,
+                lengths=(len(ours), len(theirs)),
+            )
+            for (prompt, ours, theirs), outcome in zip(pairs, outcomes, strict=True)
+        ],
+        first=first.who,
+        second=second.who,
+        temperature=first.temperature,
+        unjudged=reasons,
+        cut=first.cut,
+        judge=figures,
+    )
+
+
+def win_words(win: Win) -> str:
+    """The figure in words: with interval, n, ties, and what length does to it."""
+    rate = win.win_rate
+    text = (
+        f"{win.first} against {win.second}: win rate {_percent(rate)} (95 %, {rate.n} comparisons on {rate.clusters}"
+        f" prompts, clustered by prompt; {win.wins} wins, {win.ties} ties that count half, {win.losses} losses"
+    )
+    if win.unjudged:
+        text += f", {sum(win.unjudged.values())} without a verdict left out"
+    controlled = win.controlled.win_rate
+    at = "unknown, since lengths never vary" if controlled is None else _percent(controlled)
+    own, other = (round(length.value) for length in win.lengths)
+    return f"{text}); at equal lengths {at}; mean lengths {own} and {other} characters"
+
+
+def judge_words(figures: Mapping[str, Any]) -> list[str]:
+    """What the verdicts say about a judge."""
+    lines = []
+    for name, meaning in (
+        ("first_shown_wins", "the answer shown first wins (one half is no bias)"),
+        ("orders_agree", "both orders say the same"),
+    ):
+        if figures.get(name) is not None:
+            lines.append(f"{meaning}: {figures[name]['told']}")
+    if figures.get("unparsable"):
+        lines.append(f"answers of the judge without a verdict: {figures['unparsable']}")
+    return lines
+
+
+def agreement_words(agreement: Mapping[str, Any]) -> str:
+    """Whether the judge may be believed."""
+    told = agreement["accuracy"]["told"]
+    return f"the judge agrees with people ({agreement['file']}), a tie being one half: {told}"
+
+
+def failures_in(figures: Mapping[str, Any]) -> int:
+    """Questions that a server did not answer."""
+    return sum((figures.get("failures") or {}).values())
+
+
+def _case(record: Record, prompt: int, first: str, second: str) -> Case:
+    answers = [Completion(content=first), Completion(content=second)]
+    return Case(replace(record, completions=answers), prompt, None)
+
+
+def _outcome(one: Judged) -> float | str:
+    if not one.labelled:
+        return why_not(one)
+    return 0.5 if one.winner is None else float(one.winner == 0)
+
+
+def _no_verdict(name: str, judged: Sequence[Judged]) -> str:
+    reasons = Counter(why_not(one) for one in judged)
+    told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    return f"{name} gave no verdict on any of {len(judged)} pairs ({told})"
+
+
+def _percent(one: Any) -> str:
+    if one.interval is None:
+        return f"{100 * one.value:.1f} % (no interval)"
+    return f"{100 * one.value:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"

@@ -1,0 +1,252 @@
+"""`likelier evaluate frontier`: mean reward against KL to the reference, for runs and their checkpoints.
+
+    likelier evaluate frontier runs/first runs/ipo --prompts held-out.jsonl --reward vader --out runs/compared
+
+Every policy answers every prompt once, by the same random numbers, at temperature 1; policy and reference then run over
+each answer together, math.md "KL". Answers and distances are kept by content (`engines/kept_answers.py`): a killed
+evaluation goes on where it was, a later checkpoint costs its own answers, and another reward none. Two models are in
+memory at most, and none while the reward is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from likelier.data.records import Record
+from likelier.engines.drawing import Sampler
+from likelier.engines.kept_answers import Speaker, answers_of, distances_of, speaker_of
+from likelier.engines.reply_cache import ANSWERED, ReplyCache
+from likelier.engines.rewards import Reward, resolve_reward, reward_of
+from likelier.engines.sampling import SampledPrompt
+from likelier.errors import UsageError
+from likelier.models.loading import load_model
+from likelier.models.sources import cache_folder
+from likelier.report.frontier import (
+    FrontierReport,
+    Point,
+    frontier_picture,
+    frontier_table,
+    report_frontier,
+)
+from likelier.scoring.precision import default_device
+from likelier.scoring.whole import chosen_precision
+from likelier.stages.evaluate_config import EvaluateConfig
+from likelier.stages.evaluate_output import Outcome, Say, write_outcome
+from likelier.stages.evaluate_prompts import asked, read_prompts
+from likelier.training.stored import StoredRun, loaded_policies, stored_run
+
+REFERENCE = "reference"
+ESTIMATORS = {
+    "rao_blackwell": "summed KL of the next-token distributions (Rao-Blackwellised)",
+    "k1": "mean log-ratio (k1)",
+}
+
+
+def frontier(config: EvaluateConfig, prompts: Any, reward: str | Callable[..., Any], *, say: Say) -> Outcome:
+    """Measures every checkpoint of `config.runs`, and writes the files.
+
+    Raises:
+        UsageError: runs without checkpoints or with different references, an unknown reward.
+        DataError: prompts that cannot be used.
+        WorkError: a reward that fails or is no finite number.
+    """
+    runs = [stored_run(name) for name in dict.fromkeys(config.runs)]
+    reference = _reference(config, runs)
+    if isinstance(reward, str) and not _names_a_model(reward):
+        resolve_reward(reward)  # a misspelt one is found before anything is sampled
+    records = read_prompts(config, prompts, say=say)
+    with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
+        measured = _measured(config, runs, reference, records, cache, say)
+    scored = resolve_reward(reward) if isinstance(reward, str) else reward_of(config.reward or "", reward)
+    points = [_point(one, runs, _rewards(scored, one)) for one in measured]
+    report = report_frontier(points)
+    words = _words(config, report, scored, len(records))
+    header, table = frontier_table(report)
+    settings = {
+        "reward": {"name": scored.name, "meaning": scored.meaning},
+        "reference": reference,
+        "estimator": config.estimator,
+        "prompts": len(records),
+        "answers_per_prompt": _answers(config),
+        "seed": config.seed,
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": 1.0,
+    }
+    outcome = Outcome(
+        found=report,
+        result={**settings, **report.as_dict(), "words": words},
+        words=words,
+        header=header,
+        table=table,
+        picture=lambda form: frontier_picture(report, reward=scored.name, form=form),
+        answers=list(_rows(measured, points)),
+    )
+    write_outcome(config, outcome, inputs=[config.prompts or ""])
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A policy's answers, and how far each lies from the reference."""
+
+    run: str
+    step: int | None
+    sampled: list[SampledPrompt]
+    kl: list[list[float]]
+
+
+def _names_a_model(reward: str) -> bool:
+    """Loading it now would keep it in memory beside the policies."""
+    return "/" in reward or Path(reward).is_dir()
+
+
+def _answers(config: EvaluateConfig) -> int:
+    return config.n or 4
+
+
+def _reference(config: EvaluateConfig, runs: Sequence[StoredRun]) -> str:
+    """What every run was held to."""
+    if config.reference is not None:
+        return config.reference
+    named = {run.name: run.reference for run in runs}
+    for name, reference in named.items():
+        if reference is None:
+            raise UsageError(f"{name} does not say what it started from; KL needs that: --reference MODEL")
+    if len(set(named.values())) > 1:
+        told = ", ".join(f"{name} to {reference}" for name, reference in named.items())
+        raise UsageError(
+            f"the runs were held to different references ({told}); measure all from one: --reference MODEL"
+        )
+    return str(next(iter(named.values())))
+
+
+def _measured(
+    config: EvaluateConfig,
+    runs: Sequence[StoredRun],
+    reference: str,
+    records: Sequence[Record],
+    cache: ReplyCache,
+    say: Say,
+) -> list[_Measured]:
+    """The reference's own answers first, then every policy's; what is twice the same is measured once."""
+    precision = chosen_precision(config.precision)
+    options: dict[str, Any] = {"device": default_device(), "trust_remote_code": config.trust_remote_code}
+    held_to = speaker_of(load_model(reference, **options), precision)
+    found = [_measure(config, REFERENCE, 0, held_to, held_to, records, cache, say)]
+    for run in runs:
+        seen: set[str] = set()
+        for policy, loaded in loaded_policies(run, run.policies, dtype=torch.float32, **options):
+            speaker = speaker_of(loaded, precision)
+            if speaker.identity not in seen:  # the last checkpoint and the model made of it are one policy
+                seen.add(speaker.identity)
+                found.append(_measure(config, run.name, policy.step, speaker, held_to, records, cache, say))
+            del loaded, speaker  # else the next would be a third model in memory
+    return found
+
+
+def _measure(
+    config: EvaluateConfig,
+    run: str,
+    step: int | None,
+    speaker: Speaker,
+    reference: Speaker,
+    records: Sequence[Record],
+    cache: ReplyCache,
+    say: Say,
+) -> _Measured:
+    sampled, known = answers_of(
+        speaker,
+        asked(records),
+        n=_answers(config),
+        max_new_tokens=config.max_new_tokens,
+        sampler=Sampler(seed=config.seed),
+        cache=cache,
+    )
+    kl = distances_of(speaker, reference, sampled, estimator=config.estimator, cache=cache)
+    name = run if step is None or run == REFERENCE else f"{run}, step {step}"
+    say(f"{name}: {len(records)} prompts, {known} of them answered before")
+    return _Measured(run, None if run == REFERENCE else step, sampled, kl)
+
+
+def _rewards(reward: Reward, one: _Measured) -> list[list[float]]:
+    """`[prompts][answers]`; a reward that is no number is named by its prompt."""
+    who = one.run if one.step is None else f"{one.run}, step {one.step}"
+    found = []
+    for prompt in one.sampled:
+        texts = [answer.text for answer in prompt.completions]
+        places = [f"prompt {prompt.id!r}, answer {number} of {who}" for number in range(1, len(texts) + 1)]
+        found.append(reward([prompt.prompt] * len(texts), texts, places=places))
+    return found
+
+
+def _point(one: _Measured, runs: Sequence[StoredRun], rewards: list[list[float]]) -> Point:
+    compute = {run.name: run.compute for run in runs}.get(one.run, {})
+    known = {} if one.step is None else {"steps": float(one.step), **compute.get(one.step, {})}
+    return Point(
+        run=one.run,
+        step=one.step,
+        rewards=rewards,
+        kl=one.kl,
+        lengths=[[len(answer.tokens) for answer in prompt.completions] for prompt in one.sampled],
+        cut=sum(answer.finish == "length" for prompt in one.sampled for answer in prompt.completions),
+        compute=known,
+    )
+
+
+def _rows(measured: Sequence[_Measured], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+    """Every answer, as `likelier sample` writes them, with what was measured on it."""
+    for one, point in zip(measured, points, strict=True):
+        for prompt, rewards, kl in zip(one.sampled, point.rewards, point.kl, strict=True):
+            answers = [
+                {"text": answer.text, "tokens": answer.tokens, "logp": answer.logp, "finish": answer.finish}
+                | {"reward": reward, "kl": distance}
+                for answer, reward, distance in zip(prompt.completions, rewards, kl, strict=True)
+            ]
+            yield {
+                "id": prompt.id,
+                "prompt": prompt.prompt,
+                "completions": answers,
+                "run": one.run,
+                "step": one.step,
+            }
+
+
+def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, prompts: int) -> list[str]:
+    n = _answers(config)
+    how = (
+        f"{prompts} prompts, {n} answers each at temperature 1, seed {config.seed}; reward {reward.name};"
+        f" KL to the reference by {ESTIMATORS[config.estimator]}; 95 % intervals clustered by prompt; lengths are not"
+        " corrected for"
+    )
+    best = max(report.points, key=lambda point: point.reward.value)
+    lines = [
+        f"reward {best.reward} at KL {best.distance} is the highest: {best.name}; {how}",
+        f"area under the envelope of all, above the reference's reward, up to KL {report.overall.to:.4g}:"
+        f" {report.overall.area}",
+    ]
+    for run, own in report.by_run.items():
+        lines.append(f"{run}: area up to the same KL {own.area}")
+    for index, point in enumerate(report.points):
+        other = report.overall.dominated_by[index]
+        place = (
+            "on the envelope"
+            if index in report.overall.corners
+            else (f"{report.overall.below[index]:.4g} below the envelope")
+        )
+        if other is not None:
+            sure = "surely " if report.overall.surely[index] else ""
+            place += f", {sure}dominated by {report.points[other].name}"
+        lines.append(
+            f"  {point.name}: reward {point.reward.value:.4g}, KL {point.distance.value:.4g}, {place}"
+        )
+    answers = sum(len(own) for point in report.points for own in point.rewards)
+    if cut := sum(point.cut for point in report.points):
+        lines.append(
+            f"{cut} of {answers} answers were cut at {config.max_new_tokens} tokens: KL is that of the cut process"
+        )
+    return lines
