@@ -188,6 +188,29 @@ def test_each_prompt_is_answered_once_for_each_policy(here: Path, drawn: list[st
     assert len(drawn) == 15
 
 
+def test_twenty_checkpoints_and_one_pass_of_both_models_over_each_prompts_answers(
+    here: Path, tiny_llama: Path, drawn: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"precision": "float32", "batch_size": 1, "learning_rate": 1e-3}
+    likelier.dpo(str(tiny_llama), pairs(20), out="long", checkpoint_every=1, keep_checkpoints=99, **settings)
+    measured: list[str] = []
+    function = kept_answers.estimate_kl
+
+    def counted(policy: Any, reference: Any, sampled: Any, **more: Any) -> Any:
+        assert policy is not reference
+        measured.extend(prompt.id for prompt in sampled)
+        return function(policy, reference, sampled, **more)
+
+    monkeypatch.setattr(kept_answers, "estimate_kl", counted)
+    report = evaluated(["long"], n=1, max_new_tokens=3)
+    assert [point.step for point in report.points] == [None, *range(1, 21)]
+    assert Counter(drawn) == {f"p{i}": 21 for i in range(5)}
+    assert Counter(measured) == {f"p{i}": 20 for i in range(5)}
+    evaluated(["long"], n=1, max_new_tokens=3)
+    assert len(drawn) == 105
+    assert len(measured) == 100
+
+
 def test_two_models_are_in_memory_at_most_and_none_beside_the_reward(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

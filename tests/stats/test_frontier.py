@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
+from likelier.stats import mean_interval
 from likelier.stats.frontier import compute_frontier, kl_frontier
 
 POINTS = st.lists(st.tuples(st.integers(0, 20), st.integers(-10, 10)), min_size=1, max_size=7)
@@ -114,6 +115,26 @@ def test_domination_is_sure_only_where_both_differences_are():
     assert found.surely == (False, False, True, False, False)
     few = kl_frontier(rewards[:, :3], costs[:, :3], start=0, to=8.0)
     assert not any(few.surely)
+
+
+def test_a_dominating_reward_at_a_kl_that_may_be_higher_is_not_sure():
+    draw = np.random.default_rng(2)
+    rewards = np.array([0.0, 1.0, 2.0])[:, None] + 0.1 * draw.normal(size=(3, 50))
+    costs = np.array([0.0, 1.0, 0.99])[:, None] * draw.gamma(2.0, 0.5, size=(3, 50))
+    costs[2] *= 0.99 * costs[1].mean() / costs[2].mean()
+    found = kl_frontier(rewards, costs, start=0, to=3.0)
+    assert found.dominated_by[1] == 2
+    assert not found.surely[1]
+    assert compute_frontier(rewards, [0.0, 1.0, 0.99], start=0, to=3.0).surely[1]
+
+
+def test_an_area_knows_the_noise_of_kl_alone():
+    """Rewards 0 and 1 for sure, the second at k: up to 9 the area is 9 - k/2."""
+    spread = np.random.default_rng(4).gamma(4.0, 0.5, size=200)
+    rewards, costs = np.repeat([[0.0], [1.0]], 200, axis=1), np.stack([np.zeros(200), spread])
+    found, truth = kl_frontier(rewards, costs, start=0, to=9.0).area, mean_interval(9.0 - spread / 2.0)
+    assert found.value == pytest.approx(truth.value, abs=1e-3)
+    assert found.high - found.low == pytest.approx(truth.high - truth.low, rel=0.02)
 
 
 def test_what_is_no_table_is_refused():
