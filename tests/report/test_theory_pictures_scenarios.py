@@ -14,6 +14,7 @@ from likelier.theory.frontiers import Distances, Frontiers, Plan, distances, fro
 from likelier.theory.misspecified import circle, length_bias
 from likelier.theory.scenarios import label_noise, sharpening
 from likelier.theory.stability import stability
+from likelier.theory.undetermined import undetermined
 from likelier.theory.world import World
 
 WORLD = World.random(21, prompts=1, completions=3)
@@ -51,6 +52,10 @@ def apart() -> Distances:
         (
             lambda: scenarios.circle_picture(circle(strengths=(0.0, 1.0))),
             ["largest error of a preference", "total variation to π*", "circle's log-odds"],
+        ),
+        (
+            lambda: scenarios.undetermined_picture(undetermined()),
+            ["the same loss", "π*", "DPO from the reference", "completions, in two islands", "y5"],
         ),
         (
             lambda: scenarios.displacement_picture(displaced(steps=3)),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from likelier.theory import algorithms, displacement, misspecified, scenarios
 from likelier.theory.policies import log_linear, softmax_table
+from likelier.theory.undetermined import undetermined
 from likelier.theory.world import World
 from tests.theory.small_worlds import worlds
 
@@ -81,6 +82,20 @@ def test_the_chosen_answer_falls_while_the_loss_falls():
             assert (after - before) * sign > 0
     total = [sum(parts) for parts in zip(found.chosen, found.rejected, found.elsewhere, strict=True)]
     assert total == pytest.approx([1.0] * len(total))
+
+
+def test_islands_leave_their_masses_open():
+    """Given its island a completion has π*'s probability; in all it has what the descent's way gave it."""
+    found = undetermined()
+    for part in (0, 1):
+        inside = [place for place, label in enumerate(found.island) if label == part]
+        best = sum(found.optimum[place] for place in inside)
+        for place in inside:
+            assert found.highest[place] == pytest.approx(found.optimum[place] / best, abs=1e-9)
+    assert found.loss_gap < 1e-12
+    first = [sum(curve[:2]) for curve in (found.optimum, found.reached)]
+    assert abs(first[0] - first[1]) > 0.05
+    assert f"ends at {first[1]:.0%}" in found.words
 
 
 @given(st.integers(0, 1000), st.integers(2, 5))

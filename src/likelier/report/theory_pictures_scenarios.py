@@ -12,6 +12,7 @@ from likelier.report.pictures import AFTER, BEFORE, DOWN, FAINT, INK, STYLE, as_
 from likelier.theory.displacement import Displacement
 from likelier.theory.misspecified import Circle, LengthBias
 from likelier.theory.scenarios import Noise, Sharpening
+from likelier.theory.undetermined import Undetermined
 
 _SIZE = (4.4, 3.4)
 _DASHES = ("-", "--", ":", "-.")
@@ -79,7 +80,7 @@ def length_picture(found: LengthBias) -> str:
         )
         below.axhline(found.reference.reward, color=FAINT, linestyle=":", label="the reference")
         below.set(xlabel="reward that labels add for each token", ylabel="mean reward")
-        _legend(figure, 3)
+        _legend(figure, 2)
         figure.align_ylabels()
         return as_svg(
             figure, "length-bias", "Length and true reward of DPO's answers when labels like length"
@@ -119,6 +120,23 @@ def displacement_picture(found: Displacement) -> str:
         _legend(figure, 3)
         figure.align_ylabels()
         return as_svg(figure, "displacement", "The loss falls, and the chosen answer's probability with it")
+
+
+def undetermined_picture(found: Undetermined) -> str:
+    """Each completion's probability under π*, where DPO ends, and all that has the same loss."""
+    with rc_context(STYLE):
+        figure, axes = _figure()
+        places = range(1, len(found.island) + 1)
+        axes.bar(places, found.highest, width=0.5, color=FAINT, alpha=0.5, label="the same loss")
+        axes.plot(places, found.optimum, color=AFTER, linestyle="", marker="o", label="π*")
+        axes.plot(places, found.reached, color=DOWN, linestyle="", marker="^", label="DPO from the reference")
+        for place in places[1:]:
+            if found.island[place - 1] != found.island[place - 2]:
+                axes.axvline(place - 0.5, color=INK, linewidth=0.8, linestyle=":")
+        axes.set(xlabel="completions, in two islands", ylabel="probability", ylim=(0, 1), xticks=list(places))
+        axes.set_xticklabels([f"y{place}" for place in places])
+        _legend(figure, 3)
+        return as_svg(figure, "undetermined", "Probabilities that comparisons in two islands leave open")
 
 
 def _figure() -> tuple[Figure, Axes]:
