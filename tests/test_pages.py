@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import inspect
 import math
@@ -89,6 +90,19 @@ def _check_call(name: str, keywords: set[Any]) -> None:
     module, config = STAGES[name].config.split(":")
     settings = getattr(importlib.import_module(module), config).model_fields
     assert keywords <= {*inspect.signature(function).parameters, *settings}
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if fenced(page.read_text("utf-8"), "pycon")], ids=lambda page: page.name
+)
+def test_every_session_that_is_shown_runs(page: Path) -> None:
+    """The blocks of one page are one session."""
+    sessions = "\n".join(fenced(page.read_text("utf-8"), "pycon"))
+    example = doctest.DocTestParser().get_doctest(sessions, {}, page.name, str(page), 0)
+    found: list[str] = []
+    result = doctest.DocTestRunner().run(example, out=found.append)
+    assert result.attempted > 0
+    assert result.failed == 0, "".join(found)
 
 
 README = (ROOT / "README.md").read_text("utf-8")
