@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 from likelier.report.theory import Section, Shown
 from likelier.report.theory_pictures import cost_picture, outline_picture, runaway_picture
-from likelier.report.theory_pictures_algorithms import WITHOUT_BETA, distance_picture, frontier_picture
+from likelier.report.theory_pictures_algorithms import (
+    WITHOUT_BETA,
+    distance_picture,
+    frontier_picture,
+    stability_picture,
+)
 from likelier.report.theory_pictures_scenarios import (
     circle_picture,
     displacement_picture,
     length_picture,
     noise_picture,
     sharpening_picture,
+    undetermined_picture,
 )
 from likelier.report.theory_pictures_sequences import (
     dial_frontier_picture,
@@ -26,6 +32,8 @@ from likelier.theory.frontiers import Plan, distances, frontiers
 from likelier.theory.misspecified import circle, length_bias
 from likelier.theory.outline import cost, outline, runaway
 from likelier.theory.scenarios import label_noise, sharpening
+from likelier.theory.stability import stability
+from likelier.theory.undetermined import undetermined
 from likelier.theory.variance_path import variance_curves
 from likelier.theory.world import World
 
@@ -99,7 +107,8 @@ def _the_dial(world: World, beta: float) -> Section:
 
 
 def _what_breaks(world: World, beta: float) -> Section:
-    certain, noise, length, around, moved = sharpening(), label_noise(), length_bias(), circle(), displaced()
+    certain, noise, length, around = sharpening(), label_noise(), length_bias(), circle()
+    left_open, moved = undetermined(), displaced()
     return Section(
         title="What breaks",
         words="Each in a world whose answer is known.",
@@ -108,6 +117,9 @@ def _what_breaks(world: World, beta: float) -> Section:
             Shown(title="Noisy labels.", words=noise.words, svg=noise_picture(noise)),
             Shown(title="Labels that like length.", words=length.words, svg=length_picture(length)),
             Shown(title="Preferences without a reward.", words=around.words, svg=circle_picture(around)),
+            Shown(
+                title="Comparisons in islands.", words=left_open.words, svg=undetermined_picture(left_open)
+            ),
             Shown(title="The chosen answer falls.", words=moved.words, svg=displacement_picture(moved)),
         ],
     )
@@ -115,7 +127,8 @@ def _what_breaks(world: World, beta: float) -> Section:
 
 def _algorithms(world: World, beta: float) -> Section:
     found = frontiers(Plan.quick())
-    away = distances(World.random(21, prompts=3, completions=5), beta=0.3)
+    away = distances(Plan.quick().world, beta=0.3)
+    steady = stability(Plan.quick().world)
     return Section(
         title="Algorithms against the frontier",
         words="All from the same finite samples of preferences; bars are 95 % intervals over samples.",
@@ -127,6 +140,7 @@ def _algorithms(world: World, beta: float) -> Section:
                 svg=frontier_picture(found, WITHOUT_BETA, name="frontiers-without"),
             ),
             Shown(title="More comparisons.", words=away.words, svg=distance_picture(away)),
+            Shown(title="Is DPO the stabler one?", words=steady.words, svg=stability_picture(steady)),
         ],
     )
 

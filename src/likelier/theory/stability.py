@@ -61,7 +61,7 @@ class Stability:
     @property
     def words(self) -> str:
         """The finding, from the numbers."""
-        return " ".join([*(self._of(name) for name in self.gained), self._compared()])
+        return " ".join([self._of("DPO"), self._of("PPO"), self._compared()])
 
     def _of(self, name: str) -> str:
         place = self.best(name)

@@ -43,8 +43,8 @@ class Undetermined:
         )
         return (
             f"Within an island every ratio of probabilities is that of π*. How much the first island has in all, the "
-            f"loss does not say (it changes by {self.loss_gap:.0e} from all to nothing): the descent ends at {mass:.0%}, "
-            f"where the reference and the parameters lead it; π* has {should:.0%}."
+            f"loss does not say (it changes by {self.loss_gap:.0e} from all to nothing): the descent ends at "
+            f"{mass:.0%}, where the reference and the parameters lead it; π* has {should:.0%}."
         )
 
 
