@@ -86,7 +86,7 @@ def test_the_whole_command_on_the_example(tmp_path: Path) -> None:
         assert number in equations
     page = (tmp_path / "out" / "page.html").read_text("utf-8")
     assert "All " + str(len(found["statements"])) in page
-    assert page.count("<svg") == 15
+    assert page.count("<svg") == 17
     assert "It has never rained here, and never will." in page
     assert re.search(r"(src|href)=\"(https?:)?//", page) is None
     assert "<script" not in page
