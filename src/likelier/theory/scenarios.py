@@ -40,12 +40,12 @@ class Sharpening:
     def words(self) -> str:
         """What the numbers say."""
         first, last = self.odds[0], self.odds[-1]
-        grown = " and ".join(
-            f"{curve[-1] / curve[0]:.1f} times (β = {beta:g})" for beta, curve in self.dpo.items()
+        grown = ", ".join(
+            f"{curve[-1] / curve[0]:.1f} times at β = {beta:g}" for beta, curve in self.dpo.items()
         )
         held = max(curve[-1] / self.ipo_limit[beta] for beta, curve in self.ipo.items())
         return (
-            f"From odds of {first:.0f} to {last:.0e}, DPO's log-ratios spread {grown}, without end, whatever β; "
+            f"From odds of {first:.0f} to {last:.0e}, the spread of DPO's log-ratios grows {grown}: without end. "
             f"IPO's stay below those of certain labels (at most {held:.4f} of them)."
         )
 
