@@ -55,7 +55,7 @@ def cost_picture(found: Cost) -> str:
         axes.set_xscale("log", base=2)
         axes.set(xlabel="N", ylabel="KL to the reference, nats", xticks=found.sizes)
         axes.set_xticklabels([str(n) for n in found.sizes])
-        figure.legend(loc="outside upper center", ncols=3, fontsize=8.5)
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8.5)
         return as_svg(figure, "best-of-n", "What best-of-N costs in KL, and its bound")
 
 

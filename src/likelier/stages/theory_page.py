@@ -72,7 +72,8 @@ def _value_view(world: World, beta: float) -> Section:
         pictures=[
             Shown(
                 title="Answers until the noise equals the signal.",
-                words="Lower is better. Free of the gradient's scale, so that DPO may stand beside the others.",
+                words="Lower is better. Free of the gradient's scale, so that DPO may stand beside the others; but"
+                " it learns from drawn labels, where they are told the exact reward.",
                 svg=gradient_noise_picture(curves),
             ),
             Shown(
