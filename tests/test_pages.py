@@ -140,9 +140,9 @@ def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.
     codes = []
     for words in [words for words in commands(README) if words[0] == "likelier" and words[1] != "demo"]:
         named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
-        complete = {"--model", "--help", "--config", "--with", "--reward", "evaluate"} & {*named}
+        complete = {"--model", "--help", "--config", "--with", "--reward", "evaluate", "report"} & {*named}
         codes.append(main(named if complete else [*named, *model]))
-    assert codes == [0, 1, 1, *[0] * 16], capsys.readouterr().err
+    assert codes == [0, 1, 1, *[0] * 17], capsys.readouterr().err
     assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
     assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
     for name in ("first", "ipo", "lora", "beta", "chosen", "reward", "ppo"):

@@ -19,8 +19,8 @@ _STAGES = {
     name: f"likelier.stages.{name}"
     for name in ("dpo", "evaluate", "label", "ppo", "reward", "sample", "score", "sft")
 }
-_ROOMS = ("theory",)
-"""Rooms that are offered as they are: `likelier.theory.statements()`."""
+_ROOMS = ("report", "theory")
+"""Rooms that are offered as they are: `likelier.theory.statements()`; `report` is called like the stages."""
 __all__ = ["__version__", *_ROOMS, *_STAGES]
 
 

@@ -74,6 +74,11 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.evaluate_config:EvaluateConfig",
         "likelier.stages.evaluate:main",
     ),
+    "report": Stage(
+        "runs side by side on one page, from their folders alone",
+        "likelier.stages.report_config:ReportConfig",
+        "likelier.stages.report:main",
+    ),
     "theory": Stage(
         "what the theory states, computed exactly in small worlds",
         "likelier.stages.theory_config:TheoryConfig",

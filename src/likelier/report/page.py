@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from likelier.report.comparison import Comparison
 from likelier.report.pictures import changes_picture, frontier_picture, rewards_picture, training_picture
 from likelier.stats import Estimate
+
+if TYPE_CHECKING:
+    from likelier.report.comparison import Comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

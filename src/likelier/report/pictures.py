@@ -9,16 +9,20 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from likelier.report.comparison import Comparison
 from likelier.stats import Estimate
+
+if TYPE_CHECKING:
+    # What it compares comes from engines that load torch; pictures of runs need none.
+    from likelier.report.comparison import Comparison
 
 INK, FAINT, BEFORE, AFTER, DOWN = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {INK: "ink", FAINT: "faint", BEFORE: "before", AFTER: "after", DOWN: "down"}
@@ -158,10 +162,14 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def as_svg(figure: Figure, name: str, label: str) -> str:
+def as_svg(figure: Figure, name: str, label: str, *, variables: Mapping[str, str] | None = None) -> str:
     """The figure as an SVG element: without a size of its own, ids that no other has, colours by variable.
 
-    `label` is what a screen reader says of it.
+    Args:
+        figure: what is drawn.
+        name: begins every id.
+        label: what a screen reader says of it.
+        variables: more stand-in colours, each with the name of its variable.
     """
     figure.patch.set_alpha(0)
     for axes in figure.axes:
@@ -175,7 +183,7 @@ def as_svg(figure: Figure, name: str, label: str) -> str:
     svg = re.sub(r'(url\(|xlink:href=")#', rf"\1#{name}-", svg)
     svg = re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", svg)
     svg = re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", svg)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-    for color, variable in _VARIABLES.items():
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+    for color, variable in {**_VARIABLES, **(variables or {})}.items():
         svg = svg.replace(color, f"var(--{variable})")
     return svg
