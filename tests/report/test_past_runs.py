@@ -261,7 +261,7 @@ def test_an_evaluations_figures(tmp_path: Path) -> None:
         (0.625, 0.875),
         None,
         "5, 2, 1",
-        3.0,
+        "3",
     )
     assert found.picture is not None
     assert found.picture.startswith("data:image/svg+xml;base64,")

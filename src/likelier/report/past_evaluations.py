@@ -160,7 +160,7 @@ def _win(win: Mapping[str, Any]) -> list[Estimate | float | str | None]:
         _estimate(win["win_rate"]),
         None if alone is None else _estimate(alone),
         f"{win['wins']}, {win['ties']}, {win['losses']}",
-        float(sum(win["unjudged"].values())),
+        str(sum(win["unjudged"].values())),
     ]
 
 
