@@ -15,6 +15,7 @@ OTHER_OPTIONS = {
     "margin": 0.7,
     "gamma": 1.5,
     "odds_weight": 0.9,
+    "unlikelihood_weight": 0.9,
 }
 """For every option that some entry reads, a value that is not its default."""
 
@@ -22,6 +23,7 @@ NOT_INVARIANT = {
     "ipo": "each log-ratio is divided by its own length",
     "simpo": "reads log-probs, divided by their own lengths",
     "orpo": "reads log-probs",
+    "unlikelihood": "reads log-probs, each with its own weight",
     "sft": "reads one log-prob",
 }
 """Entries that do change when f(x) is added to all log-ratios of a prompt, and why."""

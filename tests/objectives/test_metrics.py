@@ -25,8 +25,9 @@ FROM_MARGIN = {
     "ipo_sum": lambda margin: (margin - 0.5) ** 2 / BETA**2,
     "simpo": lambda margin: -logsigmoid(margin - 0.5),
     "orpo": lambda margin: -0.1 * logsigmoid(margin),
+    "unlikelihood": lambda margin: -0.1 * margin,
 }
-"""Each loss, at default options, from the margin of its own rewards alone (orpo: the odds term)."""
+"""Each loss, at default options, from the margin of its own rewards (but for what imitates the chosen answer)."""
 
 
 def test_every_pair_loss_is_listed():
@@ -41,6 +42,8 @@ def test_the_logged_reward_is_the_one_optimised(name):
     losses = objective(policy, reference, lengths, BETA)
     if name == "orpo":
         losses = losses + policy[:, 0] / lengths[:, 0]
+    if name == "unlikelihood":
+        losses = losses + 0.9 * policy[:, 0]
     assert torch.allclose(FROM_MARGIN[name](margins), losses, rtol=1e-10, atol=1e-13)
 
 

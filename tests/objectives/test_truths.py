@@ -54,12 +54,17 @@ def orpo(c, r, p, n, beta, odds_weight=0.1):
     return -mpmath.log(chosen) - odds_weight * mpmath.log(odds_ratio / (1 + odds_ratio))
 
 
-PAIR_TRUTHS = {f.__name__: f for f in (sigmoid, robust, hinge, ipo, ipo_sum, simpo, orpo)}
+def unlikelihood(c, r, p, n, beta, unlikelihood_weight=0.1):
+    return -p[0] + unlikelihood_weight * p[1]
+
+
+PAIR_TRUTHS = {f.__name__: f for f in (sigmoid, robust, hinge, ipo, ipo_sum, simpo, orpo, unlikelihood)}
 OPTIONS = {
     "sigmoid": [{}, {"label_smoothing": 0.1}, {"margin": 0.75}, {"label_smoothing": 0.5, "margin": -2.0}],
     "robust": [{}, {"label_smoothing": 0.1}, {"label_smoothing": 0.49}],
     "simpo": [{}, {"gamma": 0.0}, {"gamma": 1.6}],
     "orpo": [{}, {"odds_weight": 1.0}],
+    "unlikelihood": [{}, {"unlikelihood_weight": 0.0}, {"unlikelihood_weight": 1.0}],
 }
 
 

@@ -17,6 +17,12 @@ EXPECTED = {
     "ipo": (False, False, True, False),  # and divided by lengths
     "simpo": (False, False, False, False),  # no reference, divided by lengths
     "orpo": (False, False, False, False),  # no reference, no β
+    "unlikelihood": (
+        False,
+        False,
+        False,
+        False,
+    ),  # the winners' distribution, and no end where somebody never wins
     "sft": (False, False, False, False),  # the distribution of winners
 }
 

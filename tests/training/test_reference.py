@@ -181,7 +181,7 @@ def test_a_reference_of_another_vocabulary_is_refused(tokenizer: Any) -> None:
 
 def test_losses_without_a_reference_make_no_pass(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scorer, "score_each", lambda *_, **__: pytest.fail("a reference pass"))
-    for name in ("simpo", "orpo"):
+    for name in ("simpo", "orpo", "unlikelihood"):
         line = first_line(model_of(tokenizer), pairs(3), tokenizer, loss=name)
         assert line["rewards/margins"] != 0.0
 

@@ -134,6 +134,31 @@ def orpo(
     )
 
 
+def unlikelihood(
+    policy: Pairs,
+    reference: Pairs | None,
+    lengths: PairLengths,
+    beta: float,
+    *,
+    unlikelihood_weight: float = 0.1,
+) -> PerPair:
+    """`−p_w + α p_l`: unlikelihood (arXiv 1908.04319), as the DPO paper's baseline has it (2305.18290, section 6).
+
+    `unlikelihood_weight` is α. Above 0 it is unbounded below, so that training has to stop early; at 0 it is
+    Preferred-FT, math.md (11), over pairs. Lengths, the reference and β are not read.
+
+    Raises:
+        ValueError: α outside [0, 1].
+
+    >>> import torch
+    >>> unlikelihood(torch.tensor([[-2.0, -9.0]]), None, torch.tensor([[2, 3]]), 0.1, unlikelihood_weight=0.5).item()
+    -2.5
+    """
+    if not 0.0 <= unlikelihood_weight <= 1.0:
+        raise ValueError(f"unlikelihood_weight must lie in [0, 1], not {unlikelihood_weight}")
+    return unlikelihood_weight * policy[..., 1] - policy[..., 0]
+
+
 def difference(values: Pairs) -> PerPair:
     """Chosen less rejected: `[pairs, 2]` to `[pairs]`.
 

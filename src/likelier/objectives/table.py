@@ -127,6 +127,16 @@ _ENTRIES = (
         source="arXiv 2403.07691 (6, 7)",
     ),
     Objective(
+        name="unlikelihood",
+        function=pairs.unlikelihood,
+        rewards=_log_prob,
+        options=("unlikelihood_weight",),
+        needs_reference=False,
+        reads_beta=False,
+        formula="−p_w + α p_l",
+        source="arXiv 1908.04319; 2305.18290, section 6",
+    ),
+    Objective(
         name="plackett_luce",
         function=rankings.plackett_luce,
         kind="ranking",

@@ -8,6 +8,8 @@ the reward model that was trained as long. What PPO adds to that is its own opti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -27,16 +29,13 @@ Gradient = Callable[[Seeded], Seeded]
 
 
 def unlikelihood(alpha: float) -> Objective:
-    """`−p_w + α p_l` (arXiv 1908.04319): unbounded below, so that training has to stop early.
+    """`likelier.objectives`' unlikelihood at one α.
 
     >>> unlikelihood(0.5)(torch.tensor([[-1.0, -3.0]]), None, torch.ones(1, 2), 0.1).tolist()
     [-0.5]
     """
-
-    def function(policy: Tensor, reference: Tensor | None, lengths: Tensor, beta: float) -> Tensor:
-        return -policy[..., 0] + alpha * policy[..., 1]
-
-    return Objective(name="unlikelihood", function=function, needs_reference=False, reads_beta=False)
+    known = OBJECTIVES["unlikelihood"]
+    return replace(known, function=partial(known.function, unlikelihood_weight=alpha), options=())
 
 
 PREFERRED_FT = unlikelihood(0.0)

@@ -159,6 +159,9 @@ class DpoConfig(SamplingConfig, RowTrainingConfig):
     label_smoothing: float | None = Field(None, description="sigmoid (cDPO), robust: share of flipped labels")
     gamma: float | None = Field(None, description="simpo: target margin")
     odds_weight: float | None = Field(None, description="orpo: weight of the odds ratio")
+    unlikelihood_weight: float | None = Field(
+        None, description="unlikelihood: weight of the rejected answer's log-prob, 0 to 1"
+    )
     sft_weight: NonNegativeFloat = Field(0.0, description="adds this times the chosen answer's token loss")
     preset: Literal["paper"] | None = Field(
         None, description="paper: RMSprop, 1e-6, 150 warm-up steps, clip 10"

@@ -73,7 +73,7 @@ def resolve_loss(config: DpoConfig, loss: Any, *, given: Collection[str]) -> Los
     """
     options = {
         name: getattr(config, name)
-        for name in ("label_smoothing", "gamma", "odds_weight")
+        for name in ("label_smoothing", "gamma", "odds_weight", "unlikelihood_weight")
         if getattr(config, name) is not None
     }
     try:
