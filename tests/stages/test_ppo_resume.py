@@ -13,16 +13,13 @@ from tests.training.test_resume import KILLED, Case, run_all
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
 
 POINTS = {
-    # Six prompts, four answers a step of two prompts: three steps an epoch, two epochs; two passes of two minibatches.
-    # Checkpoints after 2, 4 and 6.
+    # Four prompts, four answers a step of two prompts: two steps an epoch, two epochs; two passes of two minibatches.
+    # Checkpoints after 2 and 4.
     "in the first rollout": ("drawing", 3),
-    "in a rollout after a checkpoint": ("drawing", 30),
     "between a rollout and its updates": ("updates", 4),
-    "between the updates of a rollout": ("update", 14),
+    "between the updates of a rollout": ("update", 10),
     "inside an update, between the packs": ("second backward", 3),
-    "inside a file of a checkpoint": ("half a file", 3),
-    "before a checkpoint is renamed": ("rename", 2),
-    "before the manifest is written": ("manifest", 1),
+    "inside a file of a checkpoint": ("half a file", 4),
 }
 
 
@@ -35,35 +32,30 @@ class PpoCase(Case):
             tmp / "prompts.jsonl",
             [
                 {"id": f"p{n}", "prompt": text}
-                for n, text in enumerate(["the cat", "a dog", "rain", "on mats", "rice", "no"])
+                for n, text in enumerate(["the cat", "a dog", "rain", "on mats"])
             ],
         )
         held_out = write_rows(tmp / "eval.jsonl", [{"prompt": "please help"}, {"prompt": "what"}])
         self.words = [
             *("ppo", "--model", str(model), "--prompts", str(prompts), "--eval-prompts", str(held_out)),
-            *("--reward", "regex:[aeiou]", "--eval-every", "3", "--keep-best", "eval/loss"),
-            *(
-                "--checkpoint-every",
-                "2",
-                "--keep-checkpoints",
-                "3",
-                "--epochs",
-                "2",
-                "--learning-rate",
-                "1e-2",
-            ),
+            *("--reward", "regex:[aeiou]", "--eval-every", "2", "--keep-best", "eval/loss"),
+            *("--checkpoint-every", "2", "--keep-checkpoints", "3", "--epochs", "2"),
+            *("--learning-rate", "1e-2"),
             *("--precision", "float32", "--n", "2", "--batch-size", "4", "--max-new-tokens", "6"),
             *("--rollout-epochs", "2", "--minibatches", "2", "--target-kl", "0.5", "--normalize-rewards"),
-            *("--sample-prompts", str(held_out), "--sample-every", "5", "--max-tokens", "16"),
+            *("--sample-prompts", str(held_out), "--sample-every", "3", "--max-tokens", "16"),
             *("--warmup-steps", "0", *more),
         ]
 
 
 def test_killed_at_any_moment(tmp_path: Path, tiny_llama: Path) -> None:
+    """And with the optimiser's state left out on the way back the runs part: the comparison can fail."""
     case = PpoCase(tmp_path, tiny_llama)
     jobs = [case.job("whole")]
     for number, (at, nth) in enumerate(POINTS.values()):
         jobs += [case.job(str(number), at=at, nth=nth), case.job(str(number), "--resume")]
+    jobs += [case.job("forgetful", at="updates", nth=4)]
+    jobs += [case.job("forgetful", "--resume", at="forget the optimiser")]
     results = run_all(jobs, threads=1)
     assert results[0]["ended"] == 0, results[0]["errors"]
     for number, point in enumerate(POINTS):
@@ -75,27 +67,17 @@ def test_killed_at_any_moment(tmp_path: Path, tiny_llama: Path) -> None:
     # The controller and the running mean went on from the checkpoint, and something was learned on the way.
     assert len({line["beta"] for line in lines if "beta" in line}) > 1
     assert any(line.get("kl", 0.0) != 0.0 for line in lines)
+    assert [result["ended"] for result in results[-2:]] == [KILLED, 0]
+    assert metrics_of(tmp_path / "forgetful") != lines
 
 
 def test_lora_with_a_value_and_a_changed_setting(tmp_path: Path, tiny_llama: Path) -> None:
     """An adapter and the value head come back; what would change an update is refused."""
     case = PpoCase(tmp_path, tiny_llama, "--lora-rank", "2")
-    jobs = [case.job("whole"), case.job("a", at="updates", nth=4), case.job("a", "--resume")]
-    jobs += [case.job("b", at="updates", nth=4), case.job("b", "--resume", "--clip-range", "0.3")]
+    jobs = [case.job("whole"), case.job("a", at="updates", nth=4)]
+    jobs += [case.job("a", "--resume", "--clip-range", "0.3"), case.job("a", "--resume")]
     results = run_all(jobs, threads=1)
-    assert [result["ended"] for result in results] == [0, KILLED, 0, KILLED, 2], results
-    assert "--resume: --clip-range was 0.2 when this run began" in results[-1]["errors"]
+    assert [result["ended"] for result in results] == [0, KILLED, 2, 0], results
+    assert "--resume: --clip-range was 0.2 when this run began" in results[2]["errors"]
     assert metrics_of(tmp_path / "a") == metrics_of(tmp_path / "whole")
     assert contents(tmp_path / "a" / "checkpoints") == contents(tmp_path / "whole" / "checkpoints")
-
-
-def test_the_comparison_can_fail(tmp_path: Path, tiny_llama: Path) -> None:
-    """With the optimiser's state left out on the way back, the runs part."""
-    case = PpoCase(tmp_path, tiny_llama)
-    jobs = [
-        case.job("whole"),
-        case.job("a", at="updates", nth=4),
-        case.job("a", "--resume", at="forget the optimiser"),
-    ]
-    assert [result["ended"] for result in run_all(jobs, threads=1)] == [0, KILLED, 0]
-    assert metrics_of(tmp_path / "a") != metrics_of(tmp_path / "whole")
