@@ -11,12 +11,14 @@ the pictures, and `theory.json`. Exit code 1 if a statement fails. `--loss` adds
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -42,29 +44,46 @@ _SPREAD = 10.0
 
 def main(config: TheoryConfig) -> int:
     """The command; 1 where a statement fails."""
+    with _one_thread():
+        page = _computed(config)
+    _write(config, page)
+    if config.json_:
+        print(as_json(_result(page.statements, page.verdict)))
+    else:
+        _show(config, page)
+    return int(bool(page.failed))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tables of a few numbers: a second thread only waits, and does so at full speed (docs/log.md)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _computed(config: TheoryConfig) -> TheoryPage:
     start = time.monotonic()
     _free_folder(config)
     where = _where(config)
-    found_verdict = _verdict(config, where[0])
+    shown = where[0]
+    found_verdict = _verdict(config, shown)
     say = _say if sys.stderr.isatty() else _silent
     say("statements")
     found = worst([statements(place.world, beta=place.beta) for place in where])
-    shown = where[0]
-    page = TheoryPage(
+    made = sections(shown.world, shown.beta, say)
+    return TheoryPage(
         statements=found,
         worlds=_in_words(config, where),
         world=shown.world,
         beta=shown.beta,
-        sections=sections(shown.world, shown.beta, say),
+        sections=made,
         verdict=found_verdict,
         seconds=time.monotonic() - start,
     )
-    _write(config, page)
-    if config.json_:
-        print(as_json(_result(found, found_verdict)))
-    else:
-        _show(config, page)
-    return int(bool(page.failed))
 
 
 class _Place(NamedTuple):
