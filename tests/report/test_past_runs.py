@@ -166,6 +166,12 @@ def test_settings_that_differ_are_marked_against_what_most_have(tmp_path: Path) 
     assert not any(name in ("out", "resume") for name, _ in found.shared)
 
 
+def test_where_nothing_is_usual_nothing_is_odd(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / str(n), settings={"seed": n}), name=str(n)) for n in range(3)]
+    assert [[cell.odd for cell in cells] for _, cells in compare_settings(runs).rows] == [[False] * 3]
+    assert [[cell.odd for cell in cells] for _, cells in compare_settings(runs[:2]).rows] == [[False, True]]
+
+
 def test_many_runs_stand_in_rows(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / str(n), settings={"seed": n}), name=str(n)) for n in range(6)]
     found = compare_settings(runs)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from likelier.report.page import signed
 from likelier.report.past_evaluations import PastEvaluation
 from likelier.report.past_runs import PastRun, finite
 
@@ -87,7 +88,7 @@ def side_by_side(
         room -= len(prompt) + sum(len(answer.text) for answer in answers)
         if len(kept) == MOST_PROMPTS or (kept and room < 0):
             break
-        kept.append(Asked(prompt, _together(answers)))
+        kept.append(Asked(prompt, sorted(_together(answers), key=lambda answer: answer.last)))
     return Samples(prompts=kept, left_out=len(by_prompt) - len(kept), sources=sources)
 
 
@@ -130,7 +131,7 @@ def _note(line: Mapping[str, Any]) -> str:
         parts += [] if value is None else [f"{name} {value:.3g}"]
     here, there = finite(line.get("logp")), finite(line.get("reference_logp"))
     if here is not None and there is not None:
-        parts.append(f"log π/π_ref {here - there:+.3g}")
+        parts.append(f"log π/π_ref {signed(here - there)}")
     return ", ".join([*parts, *(["cut"] if line.get("finish") == "length" else [])])
 
 

@@ -76,9 +76,10 @@ def _shown(value: Any) -> str:
 
 
 def _marked(texts: Sequence[str]) -> list[Cell]:
-    """Those that are not what most have; where no value leads, all but the first's."""
-    usual = Counter(texts).most_common(1)[0][0]
-    return [Cell(text, text != usual) for text in texts]
+    """Those that are not what more than half have; of two, the second. Where nothing is usual, nothing is odd."""
+    usual, count = Counter(texts).most_common(1)[0]
+    is_usual = 2 * count > len(texts) or len(texts) == 2
+    return [Cell(text, is_usual and text != usual) for text in texts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
