@@ -37,7 +37,7 @@ class Elements(HTMLParser):
 
 def evil_runs(tmp_path: Path) -> list[Path]:
     """Everything that another may have written says `EVIL`."""
-    said = [{"step": n, "prompt": EVIL, "completion": EVIL + str(n) + "\ud800"} for n in (0, 5)]
+    said = [{"step": n, "prompt": EVIL, "completion": EVIL + str(n) + "\ud800\0"} for n in (0, 5)]
     manifest = {
         "notes": [EVIL, "noticed: " + EVIL],
         "inputs": {EVIL: EVIL},
@@ -56,6 +56,7 @@ def evil_runs(tmp_path: Path) -> list[Path]:
 def test_all_text_is_escaped(tmp_path: Path) -> None:
     report(evil_runs(tmp_path), out=tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text("utf-8")
+    assert "\0" not in text
     found = Elements(text)
     assert found.tags.count("script") == 1
     assert found.handlers == []

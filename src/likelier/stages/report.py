@@ -66,8 +66,9 @@ def _report(config: ReportConfig) -> RunsPage:
     of_runs = [folder for folder in folders if is_run(folder)]
     runs = [read_run(folder, name=name) for folder, name in zip(of_runs, short_names(of_runs), strict=True)]
     page = _page(config, runs, [folder for folder in folders if folder not in of_runs])
-    # JSON may hold half a pair of surrogates, which no file can.
-    write_whole(config.out, render_runs(page).encode("utf-8", "replace").decode("utf-8"))
+    # A model may say half a pair of surrogates, which no file can hold, and NUL, which no page can.
+    text = render_runs(page).encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
+    write_whole(config.out, text)
     return page
 
 
