@@ -23,7 +23,7 @@ def failing(found: list[Statement]) -> list[str]:
     return [f"{one.name}: {one.error}" for one in found if not one.holds]
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(world=worlds(full_support=False), beta=betas)
 @example(world=ALONE, beta=1e-4)
 @example(world=EQUAL, beta=1e6)
@@ -39,12 +39,9 @@ def test_sums_hold_everywhere(world: World, beta: float) -> None:
     ids=("random", "wide", "corners", "alone", "equal", "far apart"),
 )
 def test_all_hold(world: World, beta: float) -> None:
-    assert failing(statements(world, beta=beta)) == []
-
-
-def test_names_are_told_apart() -> None:
-    found = [(one.name, one.equation) for one in statements()]
-    assert len(set(found)) == len(found)
+    found = statements(world, beta=beta)
+    assert failing(found) == []
+    assert len({(one.name, one.equation) for one in found}) == len(found)
 
 
 SPOILT: list[tuple[Any, str, Callable[..., Any], str]] = [

@@ -122,9 +122,7 @@ def test_displacement_by_hand_and_in_a_step() -> None:
     assert change[0] < 0
     assert change[2] > 0
     # β σ(−u) = 0.05 times the rate times the displacement, to first order.
-    assert change[:2].tolist() == pytest.approx(
-        [0.05 * rate * found.chosen, 0.05 * rate * found.rejected], rel=1e-3
-    )
+    assert change[:2].tolist() == pytest.approx([0.05 * rate * rise, 0.05 * rate * (rise - 1.0)], rel=1e-3)
 
 
 def test_what_nobody_compared_is_left_out() -> None:
