@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check bench bench-sampling million format clean
+.PHONY: help demo test check bench bench-sampling theory million format clean
 .DELETE_ON_ERROR:
 
 help:
