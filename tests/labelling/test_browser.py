@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,13 +13,15 @@ from typing import Any
 
 import pytest
 
+from tests.browser import browser
 from tests.labelling.servers import Server, write_samples
 from tests.labelling.test_rendering import EVIL
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 
+__all__ = ["browser"]
+
 Page = Any
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 SETTLED = 270
 """Milliseconds after which an item takes keys."""
 KEY_DOWN = (
@@ -28,18 +29,6 @@ KEY_DOWN = (
 )
 VIEW = {"width": 1280, "height": 800}
 PHONE = {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium as the system has it; nothing is downloaded."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium: apt-get install chromium (`make test` does so where it may)")
-    with sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=found)
-        yield started
-        started.close()
 
 
 def rows_of(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +11,12 @@ from typing import Any
 import pytest
 
 from likelier.stages.report import report
+from tests.browser import browser
 from tests.report.run_folders import evaluation, step, write_run, write_winrate
 
+__all__ = ["browser"]
+
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> & {{ 7 * 7 }} $x_{ --> ]]>"
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 class Elements(HTMLParser):
@@ -95,18 +95,6 @@ def test_headings_captions_and_pictures_can_be_read_aloud(tmp_path: Path) -> Non
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("no Chromium: apt-get install chromium (`make test` does so where it may)")
-    with sync_api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=found)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_the_gradient_of_a_large_head_comes_in_parts(family, monkeypatch):
     model = model_of(family, monkeypatch)
     given = [random_tree(0, 3, [300, 90])]
     whole = scored(model, given, torch.float64)
-    monkeypatch.setattr(head, "LOGIT_BYTES", 128 * 8 * 128)
+    monkeypatch.setattr(head, "_LOGIT_BYTES", 128 * 8 * 128)
     parts = scored(model, given, torch.float64)
     assert gradient_error(parts.gradients, whole.gradients) < 1e-14
     assert all(torch.equal(a, b) for a, b in zip(parts.logps, whole.logps, strict=True))

@@ -9,7 +9,7 @@ from likelier.errors import DataError
 from likelier.models.adapters import add_lora
 from likelier.models.noise import silence_noise
 from likelier.scoring.equality import choose_way
-from likelier.scoring.packing import make_pack
+from likelier.scoring.packing import Pack, make_pack
 from likelier.scoring.scorer import Scorer
 from tests.models.families import tiny
 from tests.scoring.test_families import long_tiny
@@ -307,3 +307,24 @@ def test_without_a_rotary_limit_all_trees_share_packs():
     model = long_tiny("llama")
     with Scorer(model, dtype=torch.float64) as scorer:
         assert len(scorer.make_packs(crossing_trees())) == 1
+
+
+def test_every_pack_goes_to_the_models_device(monkeypatch):
+    """No other device is to be had here: each pack that the model is shown must be one that was moved."""
+    moved, read = [], []
+    move, hidden = Pack.to, Scorer._hidden
+
+    def moving(pack, device):
+        moved.append(move(pack, device))
+        return moved[-1]
+
+    def reading(scorer, pack, mask):
+        read.append(pack.input_ids)
+        return hidden(scorer, pack, mask)
+
+    monkeypatch.setattr(Pack, "to", moving)
+    monkeypatch.setattr(Scorer, "_hidden", reading)
+    with Scorer(tiny("llama", dtype=torch.float32), dtype=torch.float32) as scorer:
+        scorer.score(example_trees())
+    assert len(read) >= 2
+    assert {id(ids) for ids in read} <= {id(pack.input_ids) for pack in moved}

@@ -239,3 +239,26 @@ def test_the_reference_may_be_the_model_itself(tokenizer: Any) -> None:
     model = model_of(tokenizer)
     named = train(model, pairs(4), tokenizer, reference=model)
     assert losses(named) == losses(train(model_of(tokenizer), pairs(4), tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("loss", "setting"),
+    [
+        ("sigmoid", {"label_smoothing": 0.2}),
+        ("robust", {"label_smoothing": 0.2}),
+        ("simpo", {"gamma": 2.0}),
+        ("orpo", {"odds_weight": 1.0}),
+        ("unlikelihood", {"unlikelihood_weight": 1.0}),
+        ("sigmoid", {"sft_weight": 0.5}),
+    ],
+)
+def test_a_setting_of_a_loss_reaches_the_gradient(
+    tokenizer: Any, loss: str, setting: dict[str, float]
+) -> None:
+    plain, set_ = (
+        train(model_of(tokenizer), pairs(3), tokenizer, loss=loss, max_steps=1, **given).metrics[0][
+            "grad_norm"
+        ]
+        for given in ({}, setting)
+    )
+    assert set_ != pytest.approx(plain, rel=1e-3)

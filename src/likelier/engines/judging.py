@@ -36,17 +36,8 @@ def judge_of(config: JudgeConfig, model: Any, tokenizer: Any, *, precision: Prec
         UsageError, ModelError: an address, a key or a model that cannot be used.
     """
     if config.judge == "openai":
-        assert config.base_url is not None  # both are validated
-        assert config.judge_model is not None
-        server = Server(
-            config.base_url,
-            config.judge_model,
-            api_key_variable=config.api_key_variable,
-            concurrency=config.concurrency,
-            retries=config.retries,
-            timeout=config.timeout,
-        )
-        return ServerJudge(server, max_tokens=config.judge_max_tokens)
+        assert config.judge_model is not None  # validated
+        return ServerJudge(Server.of(config, config.judge_model), max_tokens=config.judge_max_tokens)
     # Only here: a server needs no torch.
     from likelier.engines.local_judges import LogOddsJudge, WritingJudge
 

@@ -18,7 +18,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 from likelier.engines.protocol import (
@@ -42,6 +42,16 @@ GIVE_UP = 3
 """Times `concurrency`: so many failed requests in a row, and the rest is not asked."""
 
 Numbered = tuple[int, Reply | Failure]
+
+
+class ServerSettings(Protocol):
+    """What the settings of a stage that may ask a server say of it."""
+
+    base_url: str | None
+    api_key_variable: str | None
+    concurrency: int
+    retries: int
+    timeout: float
 
 
 class Server:
@@ -88,6 +98,19 @@ class Server:
         self._form = FULL
         self._short = 0
         self._failed_in_a_row = 0
+
+    @classmethod
+    def of(cls, settings: ServerSettings, model: str) -> Self:
+        """The server that a stage's settings name."""
+        assert settings.base_url is not None  # a stage asks for it where it needs one
+        return cls(
+            settings.base_url,
+            model,
+            api_key_variable=settings.api_key_variable,
+            concurrency=settings.concurrency,
+            retries=settings.retries,
+            timeout=settings.timeout,
+        )
 
     @property
     def notes(self) -> list[str]:

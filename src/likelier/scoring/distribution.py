@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from likelier.scoring.head import ELEMENT_ROWS, LOGIT_BYTES, LogitShape, logit_blocks, row_bytes, through_head
+from likelier.scoring.head import (
+    ELEMENT_ROWS,
+    LogitShape,
+    logit_blocks,
+    through_head,
+    whole_blocks,
+    wide_dtype,
+)
 from likelier.scoring.weights import WorkingWeights
 
 _LEAST_LOG = -1e30
@@ -46,14 +53,9 @@ class TokenDistribution(torch.autograd.Function):
         trained: bool,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        spare = -len(hidden) % ELEMENT_ROWS
-        rows = F.pad(hidden, (0, 0, 0, spare)).to(weights.dtype)
-        targets = F.pad(targets, (0, spare))
-        logps = rows.new_empty(len(rows), dtype=torch.promote_types(weights.dtype, torch.float32))
+        rows, targets, kept = whole_blocks(ctx, hidden, targets, weights, shape, trained=trained)
+        logps = rows.new_empty(len(rows), dtype=wide_dtype(weights.dtype))
         entropies = torch.empty_like(logps)
-        kept = None
-        if trained and len(rows) * row_bytes(weights) <= LOGIT_BYTES:
-            kept = rows.new_empty(len(rows), len(weights.matrix))
         for block, logits in logit_blocks(rows, targets, weights, shape, into=kept):
             peak = logits.amax(1, keepdim=True)
             target = logits.gather(1, targets[block, None])[:, 0] - peak[:, 0]
@@ -65,7 +67,6 @@ class TokenDistribution(torch.autograd.Function):
             # 0 log 0 is 0.
             entropies[block] = normalizer - powers.mul_(below.clamp_(min=_LEAST_LOG)).sum(1) / total
         ctx.save_for_backward(rows, targets, entropies)
-        ctx.weights, ctx.shape, ctx.dtype, ctx.kept, ctx.spare = weights, shape, hidden.dtype, kept, spare
         return logps[: len(hidden)], entropies[: len(hidden)]
 
     @staticmethod

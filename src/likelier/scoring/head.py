@@ -1,6 +1,6 @@
 """The output head, on the positions that predict a scored token and nowhere else, a block of rows at a time.
 
-Memory is `LOGIT_BYTES` of logits, whatever the vocabulary and the pack. Where those of a pack fit, they are kept for
+Memory is `_LOGIT_BYTES` of logits, whatever the vocabulary and the pack. Where those of a pack fit, they are kept for
 the backward, which overwrites them with their gradients; else they live only while their log-sum-exp is taken, and
 are made again.
 """
@@ -23,7 +23,7 @@ _PRODUCT_ROWS = 128
 """Rows per product: logits exist for so many at once."""
 ELEMENT_ROWS = 16
 """Rows whose float32 logits exist at once: they stay in the processor's cache, which is what exp needs."""
-LOGIT_BYTES = 1 << 26
+_LOGIT_BYTES = 1 << 26
 """Bytes of logits, or of their gradients, that are kept at once: the weight's gradient is one product over them."""
 
 
@@ -72,21 +72,14 @@ class TokenLogps(torch.autograd.Function):
         trained: bool,
         *parameters: Tensor,
     ) -> Tensor:
-        # Whole blocks: over a single row a sum is shared out between threads, in another order.
-        spare = -len(hidden) % ELEMENT_ROWS
-        rows = F.pad(hidden, (0, 0, 0, spare)).to(weights.dtype)
-        targets = F.pad(targets, (0, spare))
-        logps = rows.new_empty(len(rows), dtype=_wide(weights.dtype))
-        kept = None
-        if trained and len(rows) * row_bytes(weights) <= LOGIT_BYTES:
-            kept = rows.new_empty(len(rows), len(weights.matrix))
+        rows, targets, kept = whole_blocks(ctx, hidden, targets, weights, shape, trained=trained)
+        logps = rows.new_empty(len(rows), dtype=wide_dtype(weights.dtype))
         for block, logits in logit_blocks(rows, targets, weights, shape, into=kept):
             peak = logits.amax(1, keepdim=True)
             target = logits.gather(1, targets[block, None])[:, 0] - peak[:, 0]
             # Not `logsumexp`, which takes thirty times as long on a CPU at this width (docs/log.md).
             logps[block] = target - logits.sub_(peak).exp_().sum(1).log_()
         ctx.save_for_backward(rows, targets)
-        ctx.weights, ctx.shape, ctx.dtype, ctx.kept, ctx.spare = weights, shape, hidden.dtype, kept, spare
         return logps[: len(hidden)]
 
     @staticmethod
@@ -101,6 +94,22 @@ class TokenLogps(torch.autograd.Function):
         return through_head(ctx, rows, of_logits, whole=kept is not None)
 
 
+def whole_blocks(
+    ctx: Any, hidden: Tensor, targets: Tensor, weights: WorkingWeights, shape: LogitShape, *, trained: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Hidden states and targets filled up to whole blocks, and room for their logits where they are kept.
+
+    Over a single row a sum is shared out between threads, in another order. What `through_head` reads is left in `ctx`.
+    """
+    ctx.spare = -len(hidden) % ELEMENT_ROWS
+    rows = F.pad(hidden, (0, 0, 0, ctx.spare)).to(weights.dtype)
+    kept = None
+    if trained and len(rows) * _row_bytes(weights) <= _LOGIT_BYTES:
+        kept = rows.new_empty(len(rows), len(weights.matrix))
+    ctx.weights, ctx.shape, ctx.dtype, ctx.kept = weights, shape, hidden.dtype, kept
+    return rows, F.pad(targets, (0, ctx.spare)), kept
+
+
 def through_head(
     ctx: Any, rows: Tensor, of_logits: Callable[[slice], Tensor], *, whole: bool
 ) -> tuple[Any, ...]:
@@ -108,12 +117,12 @@ def through_head(
 
     Args:
         of_logits: from the rows that are wanted, their logits' gradients `[rows, V]`, in the working precision.
-        whole: all of them at once; else as many as `LOGIT_BYTES` hold: the weight's gradient is one product over them.
+        whole: all of them at once; else as many as `_LOGIT_BYTES` hold: the weight's gradient is one product over them.
     """
     weights: WorkingWeights = ctx.weights
     grad_rows = torch.empty_like(rows)
     totals: list[Tensor | None] = [None] * len(weights.parameters)
-    step = max(_PRODUCT_ROWS, LOGIT_BYTES // row_bytes(weights) // _PRODUCT_ROWS * _PRODUCT_ROWS)
+    step = max(_PRODUCT_ROWS, _LOGIT_BYTES // _row_bytes(weights) // _PRODUCT_ROWS * _PRODUCT_ROWS)
     for start in (0,) if whole else range(0, len(rows), step):
         part = slice(None) if whole else slice(start, start + step)
         grad_logits = of_logits(part)
@@ -139,7 +148,7 @@ def logit_blocks(
 
     Those of the product are taken from `known`, or left `into` where one is given, both `[S, V]`.
     """
-    wide = _wide(weights.dtype)
+    wide = wide_dtype(weights.dtype)
     few = len(rows) if rows.is_cuda else ELEMENT_ROWS
     for start in range(0, len(rows), _PRODUCT_ROWS):
         stop = min(start + _PRODUCT_ROWS, len(rows))
@@ -182,10 +191,11 @@ def _grad_logits(
     return result
 
 
-def row_bytes(weights: WorkingWeights) -> int:
+def _row_bytes(weights: WorkingWeights) -> int:
     """Bytes of a row of logits."""
     return len(weights.matrix) * weights.matrix.element_size()
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """float32, or the precision itself where it is wider."""
     return torch.promote_types(dtype, torch.float32)

@@ -288,7 +288,8 @@ class Scorer:
         return mask[None, None].to(self.device)
 
     def _probe(self) -> None:
-        pack = make_pack([tree_of([0, 0], [[0]])])  # a token that any vocabulary has.to(self.device)
+        # Any vocabulary has a token 0.
+        pack = make_pack([tree_of([0, 0], [[0]])]).to(self.device)
         mask = TreePlan(pack.spans).carrier(self.device) if self.way == "tree" else None
         self._hidden(pack if self.way != "rows" else replace(pack, position_ids=None), mask)
 

@@ -123,16 +123,8 @@ class Remote:
     """A server's model. Its answers follow from the seed only as far as the server keeps to it."""
 
     def __init__(self, config: SampleConfig) -> None:
-        assert config.base_url is not None
         self._config = config
-        self.server = Server(
-            config.base_url,
-            config.model,
-            api_key_variable=config.api_key_variable,
-            concurrency=config.concurrency,
-            retries=config.retries,
-            timeout=config.timeout,
-        )
+        self.server = Server.of(config, config.model)
         self._plain = Sampler(
             temperature=config.temperature, top_p=config.top_p, top_k=config.top_k, min_p=config.min_p
         ).plain
