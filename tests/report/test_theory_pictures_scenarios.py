@@ -8,6 +8,7 @@ import pytest
 
 from likelier.report import theory_pictures_algorithms as algorithms
 from likelier.report import theory_pictures_scenarios as scenarios
+from likelier.report.charts import errors_of
 from likelier.stats import Estimate
 from likelier.theory.displacement import displaced
 from likelier.theory.frontiers import Distances, Frontiers, Plan, distances, frontiers
@@ -94,9 +95,9 @@ def test_intervals_are_as_long_as_they_say() -> None:
         Estimate(value=2.0, n=1, clusters=1),
         Estimate(value=2.0, low=1.5, high=3.0, n=9, clusters=9),
     )
-    assert algorithms._arms([alone, whole]) == [[0.0, 0.5], [0.0, 1.0]]
-    assert algorithms._scaled(whole, 100).interval == (150.0, 300.0)
-    assert algorithms._scaled(alone, 100).interval is None
+    assert errors_of([alone, whole]) == [[0.0, 0.5], [0.0, 1.0]]
+    assert whole.scaled(100).interval == (150.0, 300.0)
+    assert alone.scaled(100).interval is None
     assert (algorithms._high(alone), algorithms._high(whole)) == (2.0, 3.0)
 
 

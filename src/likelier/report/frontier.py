@@ -126,19 +126,10 @@ def frontier_picture(report: FrontierReport, *, reward: str, form: Form) -> byte
 def frontier_table(report: FrontierReport) -> tuple[list[str], list[list[Any]]]:
     """A row for each point: where it lies, with intervals, and who is better."""
     header = [
-        *(
-            "point",
-            "run",
-            "step",
-            "answers",
-            "prompts",
-            "reward",
-            "reward_low",
-            "reward_high",
-            "kl",
-            "kl_low",
-        ),
-        *("kl_high", "length", "cut", *AXES, "on_envelope", "below_envelope", "dominated_by", "surely"),
+        *("point", "run", "step", "answers", "prompts", "reward", "reward_low", "reward_high"),
+        *("kl", "kl_low", "kl_high", "length", "cut"),
+        *AXES,
+        *("on_envelope", "below_envelope", "dominated_by", "surely"),
     ]
     rows = []
     for number, point in enumerate(report.points):

@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from likelier.report.charts import errors_of
 from likelier.report.pictures import AFTER, BEFORE, DOWN, FAINT, INK, STYLE, as_svg
 from likelier.stats import Estimate
 from likelier.theory.frontiers import Distances, Frontiers
@@ -88,7 +89,7 @@ def stability_picture(found: Stability) -> str:
         axes.axhline(0.0, color=FAINT, linewidth=0.8)
         axes.axhline(100.0, color=FAINT, linewidth=0.8, linestyle=":")
         for algorithm, gained in found.gained.items():
-            _curve(axes, algorithm, found.rates, [_scaled(estimate, 100) for estimate in gained])
+            _curve(axes, algorithm, found.rates, [estimate.scaled(100) for estimate in gained])
         axes.set(
             xscale="log",
             xlabel=f"learning rate of Adam, {found.steps} steps",
@@ -110,8 +111,8 @@ def _curve(
     axes.errorbar(
         places,
         [height.value for height in heights],
-        yerr=_arms(heights),
-        xerr=None if widths is None else _arms(widths),
+        yerr=errors_of(heights),
+        xerr=None if widths is None else errors_of(widths),
         capsize=2,
         elinewidth=0.9,
         linewidth=1.4,
@@ -120,30 +121,8 @@ def _curve(
     )
 
 
-def _arms(estimates: Sequence[Estimate]) -> list[list[float]]:
-    """How far down and up the intervals reach; a value without an interval has none."""
-    ends = [estimate.interval or (estimate.value, estimate.value) for estimate in estimates]
-    low = [max(0.0, estimate.value - low) for estimate, (low, _) in zip(estimates, ends, strict=True)]
-    return [
-        low,
-        [max(0.0, high - estimate.value) for estimate, (_, high) in zip(estimates, ends, strict=True)],
-    ]
-
-
 def _high(estimate: Estimate) -> float:
     return estimate.value if estimate.high is None else estimate.high
-
-
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    low, high = (None, None) if estimate.interval is None else (factor * end for end in estimate.interval)
-    return Estimate(
-        value=factor * estimate.value,
-        low=low,
-        high=high,
-        n=estimate.n,
-        clusters=estimate.clusters,
-        level=estimate.level,
-    )
 
 
 def _figure() -> tuple[Figure, Axes]:

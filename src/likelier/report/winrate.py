@@ -137,31 +137,27 @@ def sweep_of(run: str, wins: Sequence[Win]) -> Sweep:
     return Sweep(run=run, wins=tuple(wins), drops=tuple(drops))
 
 
-COLUMNS = (
-    *(
-        "first",
-        "second",
-        "temperature",
-        "win_rate",
-        "low",
-        "high",
-        "n",
-        "prompts",
-        "controlled",
-        "controlled_low",
-    ),
-    *(
-        "controlled_high",
-        "length_effect",
-        "first_length",
-        "second_length",
-        "wins",
-        "ties",
-        "losses",
-        "unjudged",
-        "cut",
-    ),
-)
+COLUMNS = [
+    "first",
+    "second",
+    "temperature",
+    "win_rate",
+    "low",
+    "high",
+    "n",
+    "prompts",
+    "controlled",
+    "controlled_low",
+    "controlled_high",
+    "length_effect",
+    "first_length",
+    "second_length",
+    "wins",
+    "ties",
+    "losses",
+    "unjudged",
+    "cut",
+]
 
 
 def row_of(win: Win) -> list[Any]:
@@ -194,7 +190,7 @@ def _bars(wins: Sequence[Win]) -> Figure:
         "at equal lengths": [win.controlled.win_rate for win in wins],
     }
     for number, (kind, rates) in enumerate(kinds.items()):
-        known = [(place, _percent(rate)) for place, rate in enumerate(rates) if rate is not None]
+        known = [(place, rate.scaled(100)) for place, rate in enumerate(rates) if rate is not None]
         axes.errorbar(
             [rate.value for _, rate in known],
             [len(wins) - 1 - place + 0.12 - 0.24 * number for place, _ in known],
@@ -210,11 +206,6 @@ def _bars(wins: Sequence[Win]) -> Figure:
     return figure
 
 
-def _percent(one: Estimate) -> Estimate:
-    low, high = (None if end is None else 100 * end for end in (one.low, one.high))
-    return Estimate(value=100 * one.value, low=low, high=high, n=one.n, clusters=one.clusters)
-
-
 def _curves(sweeps: Sequence[Sweep]) -> Figure:
     figure = Figure(figsize=(9, 3.9), layout="constrained")
     rates, drops = figure.subplots(1, 2)
@@ -224,8 +215,8 @@ def _curves(sweeps: Sequence[Sweep]) -> Figure:
         # Side by side, so that intervals of several can be told apart.
         at = [(win.temperature or 0.0) + 0.008 * (number - (len(sweeps) - 1) / 2) for win in sweep.wins]
         style = {"linewidth": 1.2, **look(number, sweep.run)}
-        crosses(rates, at, [_percent(win.win_rate) for win in sweep.wins], **style)
-        crosses(drops, at, [_percent(drop) for drop in sweep.drops], **style)
+        crosses(rates, at, [win.win_rate.scaled(100) for win in sweep.wins], **style)
+        crosses(drops, at, [drop.scaled(100) for drop in sweep.drops], **style)
     rates.set(xlabel="sampling temperature", ylabel="win rate, % (ties half; 95 %)")
     drops.set(xlabel="sampling temperature", ylabel="points below the best temperature (95 %)")
     figure.legend(*rates.get_legend_handles_labels(), loc="outside upper center", ncols=3)

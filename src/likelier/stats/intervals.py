@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,15 @@ class Estimate:
         True
         """
         return self.interval is not None and not self.interval[0] <= value <= self.interval[1]
+
+    def scaled(self, factor: float) -> Estimate:
+        """The same in another unit; `factor` is positive.
+
+        >>> print(Estimate(value=0.25, low=0.125, high=0.5, n=8, clusters=8).scaled(100))
+        25 [12.5, 50] (95 %, n = 8)
+        """
+        low, high = (None, None) if self.interval is None else (factor * end for end in self.interval)
+        return replace(self, value=factor * self.value, low=low, high=high)
 
     def __str__(self) -> str:
         count = f"n = {self.n}" if self.clusters == self.n else f"n = {self.n} in {self.clusters} clusters"
