@@ -7,17 +7,17 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from likelier.data.output import JsonLines
 from likelier.errors import UsageError
 from likelier.manifest import as_json, write_manifest, write_whole
 from likelier.models.folders import work_error
+from likelier.report.charts import Form
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stats import Estimate
 
 Say = Callable[[str], None]
-Form = Literal["svg", "png"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from likelier.scoring.whole import chosen_precision, score_trees
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_output import Outcome, Say, cells, write_outcome
 from likelier.stats.preferences import Group, PreferenceEvaluation, evaluate_preferences
+from likelier.training.stored import held_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,11 @@ def _judge(config: EvaluateConfig, name: str) -> _Judge:
     if not (folder / "model").is_dir():
         raise UsageError(f"{name} is a run without a model; finish it with --resume")
     known = read_yaml(folder / "config.yaml")
-    start = known.get("reference") or known.get("model")
-    # One that was in memory is known by its type alone: `<LlamaForCausalLM>`.
-    start = None if start is None or str(start).startswith("<") else str(start)
     manifest = read_yaml(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
     return _Judge(
         name,
         str(folder / "model"),
-        config.reference or start,
+        config.reference or held_to(known),
         config.beta or known.get("beta") or 0.1,
         manifest.get("inputs", {}).get("train"),
     )

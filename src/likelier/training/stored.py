@@ -79,16 +79,24 @@ def stored_run(name: str) -> StoredRun:
             f"{name} holds neither a checkpoint nor a model yet: train with --checkpoint-every N, or finish it with"
             " --resume"
         )
-    started = settings.get("reference") or settings.get("model")
-    # One that was in memory is known by its type alone: `<LlamaForCausalLM>`.
-    reference = None if started is None or str(started).startswith("<") else str(started)
     return StoredRun(
         name=name,
         policies=(*checkpoints, *result),
-        reference=reference,
+        reference=held_to(settings),
         settings=settings,
         compute=compute_by_step(lines),
     )
+
+
+def held_to(settings: Mapping[str, Any]) -> str | None:
+    """The model that a run's settings name as its reference, or its start; None for one that was only in memory.
+
+    >>> held_to({"model": "smollm2", "reference": None}), held_to({"model": "<LlamaForCausalLM>"})
+    ('smollm2', None)
+    """
+    started = settings.get("reference") or settings.get("model")
+    # One that was in memory is known by its type alone.
+    return None if started is None or str(started).startswith("<") else str(started)
 
 
 def compute_by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
