@@ -241,14 +241,28 @@ def configuration(name: str) -> type[StageConfig]:
 
 
 def unread(config: type[StageConfig], sources: tuple[Module, ...]) -> set[str]:
-    """Fields of `config` that no module which names it, or a relative, takes from a configuration."""
+    """Fields of `config` that no module which names it, a relative, or a protocol it fulfils, takes from a
+    configuration."""
     others = map(configuration, configuration_names())
     family = {other.__name__ for other in others if issubclass(other, config) or issubclass(config, other)}
+    family |= {name for name, fields in settings_protocols(sources).items() if fields <= set(config.model_fields)}
     read: set[str] = set()
     for module in sources:
         if family & {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}:
             read |= _read_fields(module.tree)
     return set(config.model_fields) - read
+
+
+def settings_protocols(sources: tuple[Module, ...]) -> dict[str, set[str]]:
+    """By name, the fields of each protocol that states some settings, and no method."""
+    return {
+        node.name: {ast.unparse(member.target) for member in node.body if isinstance(member, ast.AnnAssign)}
+        for module in sources
+        for node in module.tree.body
+        if isinstance(node, ast.ClassDef)
+        and node.name.endswith("Settings")
+        and "Protocol" in map(ast.unparse, node.bases)
+    }
 
 
 def _read_fields(tree: ast.AST) -> set[str]:

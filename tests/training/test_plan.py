@@ -9,7 +9,8 @@ import pytest
 
 from likelier.errors import UsageError
 from likelier.training import plan
-from likelier.training.config import UPDATE_FREE, DpoConfig, RewardConfig, SftConfig
+from likelier.training.config import UPDATE_FREE, DpoConfig, RewardConfig, SftConfig, TrainingConfig
+from likelier.training.ppo_config import PpoConfig
 from likelier.training.plan import Plan
 from likelier.training.preparation import load_data
 from tests.training.support import contents, metrics_of, pairs, train, write_rows
@@ -202,5 +203,6 @@ def test_a_default_written_out_is_no_change(tmp_path: Path, tiny_llama: Path) ->
 
 
 def test_settings_that_enter_no_update_exist() -> None:
-    read = set(DpoConfig.model_fields) | set(SftConfig.model_fields) | set(RewardConfig.model_fields)
+    stages: tuple[type[TrainingConfig], ...] = (DpoConfig, PpoConfig, RewardConfig, SftConfig)
+    read = {field for stage in stages for field in stage.model_fields}
     assert read > UPDATE_FREE
