@@ -245,7 +245,9 @@ def unread(config: type[StageConfig], sources: tuple[Module, ...]) -> set[str]:
     configuration."""
     others = map(configuration, configuration_names())
     family = {other.__name__ for other in others if issubclass(other, config) or issubclass(config, other)}
-    family |= {name for name, fields in settings_protocols(sources).items() if fields <= set(config.model_fields)}
+    family |= {
+        name for name, fields in settings_protocols(sources).items() if fields <= set(config.model_fields)
+    }
     read: set[str] = set()
     for module in sources:
         if family & {node.id for node in ast.walk(module.tree) if isinstance(node, ast.Name)}:
