@@ -439,3 +439,59 @@ def test_conversations_at_odds_with_their_prompt_are_faults(
     (fault,) = read([{"prompt": prompt, "chosen": chosen, "rejected": rejected}])
     assert isinstance(fault, Fault)
     assert (fault.field, fault.kind) == (field, "contradiction")
+
+
+POST = {"subreddit": "tea", "title": " Cold ", "post": "My tea is cold.\n"}
+AS_A_PROMPT = "SUBREDDIT: r/tea\nTITLE: Cold\nPOST: My tea is cold.\nTL;DR:"
+COMPARED = {
+    "info": {"id": "t3", "site": None, "article": None, **POST},
+    "summaries": [{"text": " Cold tea", "policy": "ref", "note": ""}, {"text": "It is.", "policy": "sup2"}],
+    "choice": 1,
+    "worker": "w",
+    "batch": "batch3",
+    "split": "train",
+    "extra": {"confidence": 4},
+}
+
+
+def test_comparisons_of_summaries() -> None:
+    """Every value of `choice`, in the fields of openai/summarize_from_feedback."""
+    second, first = one(COMPARED), one({**COMPARED, "choice": 0})
+    assert (second.prompt, contents(second), second.ranking) == (
+        AS_A_PROMPT,
+        [" It is.", " Cold tea"],
+        [[0], [1]],
+    )
+    assert (first.prompt, contents(first), first.ranking) == (
+        AS_A_PROMPT,
+        [" Cold tea", " It is."],
+        [[0], [1]],
+    )
+
+
+def test_a_post_with_its_own_summary_asks_the_same() -> None:
+    record = one({"id": "t3", **POST, "summary": "Cold tea"})
+    assert (record.prompt, contents(record), record.id) == (AS_A_PROMPT, [" Cold tea"], "t3")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"choice": 2}, "wrong value", "`choice` must be 0 or 1"),
+        ({"choice": True}, "wrong type", "`choice`"),
+        ({"summaries": COMPARED["summaries"][:1]}, "wrong length", "1 summaries"),  # type: ignore[index]
+        ({"info": {"post": None, "article": "News", "title": "t"}}, "no Reddit post", "a news article"),
+        ({"info": {"title": "t", "subreddit": "s"}}, "missing", "`post` is missing"),
+        ({"summaries": [{"text": " "}, {"text": "It is."}]}, "empty answer", "`summaries[0]`"),
+        (
+            {"summaries": [{"text": "It is."}, {"text": " It is. "}]},
+            "chosen equals rejected",
+            "nothing to prefer",
+        ),
+    ],
+)
+def test_comparisons_that_say_nothing(change: dict[str, Any], kind: str, said: str) -> None:
+    (fault,) = read([{**COMPARED, **change}])
+    assert isinstance(fault, Fault)
+    assert fault.kind == kind
+    assert said in fault.message

@@ -43,12 +43,13 @@ for name, revision in json.loads(sys.argv[1]):
 """
 
 
-def ask(
-    address: str, home: Path, *questions: tuple[str, str | None], **environment: str
-) -> tuple[list[dict[str, str]], str]:
+def run(
+    program: str, address: str, home: Path, argument: Any, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`program` in a process of its own, which has its hub at `address` and its cache at `home`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(questions)],
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, json.dumps(argument)],
         env={
             **inherited,
             "HF_ENDPOINT": address,
@@ -61,6 +62,12 @@ def ask(
         timeout=120,
         check=False,
     )
+
+
+def ask(
+    address: str, home: Path, *questions: tuple[str, str | None], **environment: str
+) -> tuple[list[dict[str, str]], str]:
+    finished = run(PROGRAM, address, home, questions, **environment)
     assert finished.returncode == 0, finished.stderr
     return [json.loads(line) for line in finished.stdout.splitlines()], finished.stderr
 
@@ -88,7 +95,7 @@ def test_a_model_comes_through_the_hub_then_from_the_cache(
 ) -> None:
     expected = weights_digest(AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)).hex()
     found = [("tiny/llama", None), ("tiny/llama", COMMIT)]
-    with running_hub(repository) as hub:
+    with running_hub({"tiny/llama": repository}) as hub:
         answers, errors = ask(hub.address, tmp_path, *found, *(question for question, _ in REFUSALS))
         fetched = {line.rpartition("/")[2] for line in hub.asked if "/resolve/" in line}
         address = hub.address
@@ -110,3 +117,42 @@ def test_a_model_comes_through_the_hub_then_from_the_cache(
     offline, _ = ask(address, tmp_path, ("tiny/llama", None), ("tiny/other", None), HF_HUB_OFFLINE="1")
     assert offline[0]["digest"] == expected
     assert "HF_HUB_OFFLINE is set" in offline[1]["error"]
+
+
+ROWS_PROGRAM = """
+import json, sys
+from likelier.data.files import raw_rows
+from likelier.errors import DataError
+for name in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps([value for _, value in raw_rows(name)]))
+    except DataError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_data_sets_come_through_the_hub_and_those_of_a_script_from_its_copy(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    plain, made, copy = (tmp_path / name for name in ("plain", "made", "copy"))
+    rows = {split: [{"text": f"{split} {index}"} for index in range(2)] for split in ("train", "test")}
+    for split, own in rows.items():
+        for folder, name in ((plain, f"data/{split}.parquet"), (copy, f"hard/{split}/0000.parquet")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(pa.Table.from_pylist(own), folder / name)
+    made.mkdir()
+    (made / "made.py").write_text("raise SystemExit('nobody runs this')")
+    names = ["who/plain:test", *2 * ["who/made:hard:test"], "who/made:test", "who/none:test"]
+    repositories = {
+        "datasets/who/plain": plain,
+        "datasets/who/made": made,
+        "datasets/who/made@refs/convert/parquet": copy,
+    }
+    with running_hub(repositories) as hub:
+        done = run(ROWS_PROGRAM, hub.address, tmp_path / "home", names)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found[:3] == 3 * [rows["test"]]
+    assert "who/made:CONFIGURATION:SPLIT" in found[3]
+    assert found[4].startswith("`who/none:test` is no file here and cannot be had from the hub")
+    assert "who/made is made by a script: reading the hub's copy in refs/convert/parquet" in done.stderr

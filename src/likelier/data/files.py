@@ -27,6 +27,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv")
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
 _SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")
+_COPY = "refs/convert/parquet"
+"""The branch of a dataset in which the hub keeps its rows as Parquet files, `CONFIGURATION/SPLIT/0000.parquet`."""
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -130,19 +132,38 @@ def _folder_rows(folder: Path, split: str, name: str) -> Iterator[Raw]:
 
 def _hub_rows(name: str) -> Iterator[Raw]:
     """The rows of a dataset from the hub (or its cache on this machine), memory-mapped."""
-    from datasets import load_dataset
-
     repository, *parts = name.split(":")
     configuration = parts[0] if len(parts) == 2 else None
     print(f"looking for the dataset {repository} on the hub", file=sys.stderr)
     try:
         with _quiet_hub():
-            loaded = load_dataset(repository, configuration)
+            loaded = _load_from_hub(repository, configuration)
+    except DataError:
+        raise
     except Exception as error:  # what the hub's client raises is no closed list; each becomes one line
         reason = " ".join(str(error).split())
         message = f"`{name}` is no file here and cannot be had from the hub"
         raise DataError(f"{message} ({type(error).__name__}: {reason[:200]})") from error
     return dataset_rows(_pick_split(loaded, parts[-1] if parts else "", name), name)
+
+
+def _load_from_hub(repository: str, configuration: str | None) -> Any:
+    """A dataset that a script would make is read from the copy that the hub makes of it, and no script is run."""
+    from datasets import load_dataset
+
+    try:
+        return load_dataset(repository, configuration)
+    except (RuntimeError, ValueError) as error:
+        # Once a copy has been read, the library looks for the configuration among what it keeps, and says that instead.
+        if not any(told in str(error) for told in ("scripts are no longer supported", "find cache for")):
+            raise
+    if configuration is None:
+        raise DataError(
+            f"{repository} is made by a script, which is not run, and the hub's copies of it have one folder for each"
+            f" configuration: name it, as {repository}:CONFIGURATION:SPLIT"
+        )
+    print(f"{repository} is made by a script: reading the hub's copy in {_COPY} instead", file=sys.stderr)
+    return load_dataset(repository, data_dir=configuration, revision=_COPY)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """The formats of rows: which columns tell each, and how one of its rows becomes records.
 
 `FORMATS` is tried from top to bottom; the first format whose columns a row has reads it, unless `--format`
-names one. Other projects' formats stand in `formats_foreign.py` and `formats_chat.py`; here are our own.
+names one. Other projects' formats stand in `formats_foreign.py`, `formats_tldr.py` and `formats_chat.py`; here are
+our own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from likelier.data import fields, formats_chat, formats_foreign
+from likelier.data import fields, formats_chat, formats_foreign, formats_tldr
 from likelier.data.faults import RowError, did_you_mean, excerpt
 from likelier.data.raw_row import RawRow, ranking_of
 from likelier.data.records import Completion, Content, Message, Record
@@ -199,6 +200,7 @@ FORMATS: tuple[Format, ...] = (
         gather=formats_chat.gather_tree,
     ),
     *(_format(*entry) for entry in formats_foreign.FORMATS),
+    *(_format(*entry) for entry in formats_tldr.FORMATS),
     _format(
         "helpsteer",
         "prompt response helpfulness",
