@@ -10,8 +10,8 @@ import pytest
 from likelier.errors import UsageError
 from likelier.training import plan
 from likelier.training.config import UPDATE_FREE, DpoConfig, RewardConfig, SftConfig, TrainingConfig
-from likelier.training.ppo_config import PpoConfig
 from likelier.training.plan import Plan
+from likelier.training.ppo_config import PpoConfig
 from likelier.training.preparation import load_data
 from tests.training.support import contents, metrics_of, pairs, train, write_rows
 
