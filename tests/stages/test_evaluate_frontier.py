@@ -240,10 +240,10 @@ def test_two_models_are_in_memory_at_most_and_none_beside_the_reward(
     monkeypatch.setattr(stored, "load_model", loading(stored.load_model))
     monkeypatch.setattr(evaluate_frontier, "load_model", loading(evaluate_frontier.load_model))
     monkeypatch.setattr(kept_answers, "sample_each", count("sampling", kept_answers.sample_each))
-    monkeypatch.setattr(evaluate_frontier, "_rewards", count("reward", evaluate_frontier._rewards))
+    monkeypatch.setattr(evaluate_frontier, "scores_of", count("reward", evaluate_frontier.scores_of))
     # Weights that no checkpoint has, so that the result is loaded and sampled from too.
     shutil.rmtree("full/checkpoints/step-4")
-    evaluated(["full", "lora"])
+    evaluated(["full", "lora"], best_of=[2], chooser="regex:a")
     assert seen == {"loading": 2, "sampling": 2, "reward": 0}
     assert len(alive) >= 4
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,17 +26,21 @@ class Point:
     rewards: list[list[float]]
     """`[prompts][answers]`."""
     kl: list[list[float]]
-    lengths: list[list[int]]
+    lengths: Sequence[Sequence[float]]
     """Tokens."""
-    cut: int
-    """Answers that the length limit cut."""
+    cut: float
+    """Answers that the length limit cut; of best-of-N how many of the kept ones are expected to be."""
     compute: Mapping[str, float]
     """What training had taken until then, by the name of the axis; empty where it is not known."""
+    setting: str = ""
+    """What sets it apart from the other points of its run, where that is no step."""
+    kl_is: Literal["estimate", "upper bound"] = "estimate"
 
     @property
     def name(self) -> str:
         """For people."""
-        return self.run if self.step is None else f"{self.run}, step {self.step}"
+        parts = [self.run, *([] if self.step is None else [f"step {self.step}"]), self.setting]
+        return ", ".join(filter(None, parts))
 
     @property
     def reward(self) -> Estimate:
@@ -45,8 +49,9 @@ class Point:
 
     @property
     def distance(self) -> Estimate:
-        """KL(policy ‖ reference), nats per answer."""
-        return _clustered(self.kl)
+        """KL(policy ‖ reference), nats per answer; a bound is known, and has no interval."""
+        found = _clustered(self.kl)
+        return found if self.kl_is == "estimate" else replace(found, low=None, high=None)
 
     @property
     def length(self) -> Estimate:
@@ -126,8 +131,8 @@ def frontier_picture(report: FrontierReport, *, reward: str, form: Form) -> byte
 def frontier_table(report: FrontierReport) -> tuple[list[str], list[list[Any]]]:
     """A row for each point: where it lies, with intervals, and who is better."""
     header = [
-        *("point", "run", "step", "answers", "prompts", "reward", "reward_low", "reward_high"),
-        *("kl", "kl_low", "kl_high", "length", "cut"),
+        *("point", "run", "step", "setting", "answers", "prompts", "reward", "reward_low", "reward_high"),
+        *("kl", "kl_low", "kl_high", "kl_is", "length", "cut"),
         *AXES,
         *("on_envelope", "below_envelope", "dominated_by", "surely"),
     ]
@@ -137,9 +142,14 @@ def frontier_table(report: FrontierReport) -> tuple[list[str], list[list[Any]]]:
         other = report.overall.dominated_by[number]
         rows.append(
             [
-                *(point.name, point.run, point.step, reward.n, reward.clusters),
+                *(point.name, point.run, point.step, point.setting, reward.n, reward.clusters),
                 *(reward.value, reward.low, reward.high, distance.value, distance.low, distance.high),
-                *(point.length.value, point.cut, *(point.compute.get(axis, "") for axis in AXES)),
+                *(
+                    point.kl_is,
+                    point.length.value,
+                    point.cut,
+                    *(point.compute.get(axis, "") for axis in AXES),
+                ),
                 *(number in report.overall.corners, report.overall.below[number]),
                 *("" if other is None else report.points[other].name, report.overall.surely[number]),
             ]
@@ -164,7 +174,10 @@ def _rows(points: Sequence[Point], name: str) -> np.ndarray[Any, Any]:
 
 def _over_kl(points: Sequence[Point], to: float) -> Frontier:
     # Where no policy has moved there is nothing to draw; the width is then any.
-    return kl_frontier(_rows(points, "rewards"), _rows(points, "kl"), start=0, to=to if to > 0.0 else 1.0)
+    found = kl_frontier(_rows(points, "rewards"), _rows(points, "kl"), start=0, to=to if to > 0.0 else 1.0)
+    # Whose KL is known by a bound alone may lie nearer, out of another's reach.
+    known = [point.kl_is == "estimate" for point in points]
+    return replace(found, surely=tuple(sure and own for sure, own in zip(found.surely, known, strict=True)))
 
 
 def _over_compute(points: Sequence[Point], axis: str, to: float) -> Frontier:
@@ -192,8 +205,10 @@ def _point(point: Point) -> dict[str, Any]:
         "name": point.name,
         "run": point.run,
         "step": point.step,
+        "setting": point.setting,
         "reward": asdict(point.reward),
         "kl": asdict(point.distance),
+        "kl_is": point.kl_is,
         "length": asdict(point.length),
         "cut": point.cut,
         "compute": dict(point.compute),

@@ -141,9 +141,12 @@ def _frontier(result: Mapping[str, Any]) -> Table:
         place = "on the envelope" if number in told["corners"] else "below it"
         if worse is not None:
             place = f"dominated by {result['points'][worse['by']]['name']}"
-        rows.append(
-            [str(point["name"]), *(_estimate(point[key]) for key in ("reward", "kl", "length")), place]
-        )
+        figures: dict[str, Estimate | float | str | None] = {
+            key: _estimate(point[key]) for key in ("reward", "kl", "length")
+        }
+        if point.get("kl_is") == "upper bound":
+            figures["kl"] = f"at most {point['kl']['value']:.4g}"
+        rows.append([str(point["name"]), *figures.values(), place])
     reward = result["reward"]["name"]
     return ("policy", f"mean reward ({reward})", "KL to the reference, nats", "length, tokens", "place"), rows
 

@@ -30,6 +30,7 @@ def evaluate(
     out: str | Path,
     prompts: Any = None,
     reward: str | Callable[..., Any] | None = None,
+    chooser: str | Callable[..., Any] | None = None,
     judge_model: Any = None,
     tokenizer: Any = None,
     **config: Any,
@@ -44,6 +45,7 @@ def evaluate(
         out: a folder for the files.
         prompts: of the others: a path, rows with a `prompt`, or a `datasets.Dataset`.
         reward: a name, or `f(prompt, answer) -> number`, or `f(prompts, answers) -> numbers`.
+        chooser: of best-of-N, as `reward`.
         judge_model: a name, a folder, or a module with its `tokenizer`.
         config: every other setting of `likelier evaluate`, by name.
 
@@ -60,19 +62,20 @@ def evaluate(
         "data": named_data(data),
         "prompts": prompts if prompts is None or isinstance(prompts, (str, Path)) else "<rows>",
         "reward": reward_name(reward) if callable(reward) else reward,
+        "chooser": reward_name(chooser) if callable(chooser) else chooser,
         "judge_model": named(judge_model),
     }
     given = {name: value for name, value in values.items() if value is not None and value != []}
     given |= {name: str(given[name]) for name in ("prompts",) if name in given}
     settings = EvaluateConfig.build(given | config)
     return _evaluated(
-        settings, Inputs(data, prompts, reward, judge_model, tokenizer), lambda text: None
+        settings, Inputs(data, prompts, reward, chooser, judge_model, tokenizer), lambda text: None
     ).found
 
 
 def main(config: EvaluateConfig) -> int:
     """The command; its exit code is 1 where a judge failed to answer."""
-    inputs = Inputs(config.data, config.prompts, config.reward, config.judge_model, None)
+    inputs = Inputs(config.data, config.prompts, config.reward, config.chooser, config.judge_model, None)
     outcome = _evaluated(config, inputs, lambda text: print(text, file=sys.stderr, flush=True))
     if config.json_:
         print(as_json(outcome.result))
@@ -87,6 +90,7 @@ class Inputs(NamedTuple):
     data: Any
     prompts: Any
     reward: str | Callable[..., Any] | None
+    chooser: str | Callable[..., Any] | None
     judge_model: Any
     tokenizer: Any
 
@@ -101,7 +105,7 @@ def _evaluated(config: EvaluateConfig, given: Inputs, say: Say) -> Outcome:
     if config.what == "frontier":
         from likelier.stages.evaluate_frontier import frontier
 
-        return frontier(config, given.prompts, given.reward or "", say=say)
+        return frontier(config, given.prompts, given.reward or "", given.chooser, say=say)
     who = (given.reward, given.judge_model, given.tokenizer)
     if config.what == "winrate":
         from likelier.stages.evaluate_winrate import winrate

@@ -21,7 +21,7 @@ _SETTINGS_OF: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ("frontier", "winrate", "temperature"): ("prompts", "reward", "n", "max_new_tokens", "seed"),
     ("winrate", "temperature"): (*BY_JUDGE, "baseline", "human_labels"),
     ("frontier", "preferences"): ("reference",),
-    ("frontier",): ("estimator",),
+    ("frontier",): ("estimator", "best_of", "chooser"),
     ("winrate",): ("against", "sampling_temperature"),
     ("temperature",): ("temperatures",),
 }  # fmt: skip
@@ -65,6 +65,13 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     estimator: Literal["rao_blackwell", "k1"] = Field(
         "rao_blackwell", description="frontier: of KL: over the whole vocabulary at each token, or log-ratios"
     )
+    best_of: list[PositiveInt] = Field(
+        [],
+        description="frontier: also best-of-N from the reference, for each N, as 1,2,4,8,16; needs --chooser",
+    )
+    chooser: str | None = Field(
+        None, description="frontier: of best-of-N: the reward that chooses, named as for --reward"
+    )
     against: str | None = Field(
         None, description="winrate: a run, a model or a file of samples; the second of two runs unless given"
     )
@@ -86,7 +93,7 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     trust_remote_code: bool = Field(False, description="run Python files that come with the model")
     json_: bool = Field(False, description="print the result as one JSON object on stdout")
 
-    @field_validator("temperatures", mode="before")
+    @field_validator("temperatures", "best_of", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """`0,0.5` is two numbers."""
@@ -100,6 +107,13 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
             raise ValueError("a temperature is 0 or more, as 0,0.5,1")
         if len(set(value)) < len(value):
             raise ValueError("each temperature once")
+        return sorted(value)
+
+    @field_validator("best_of")
+    @classmethod
+    def _sizes(cls, value: list[int]) -> list[int]:
+        if len(set(value)) < len(value):
+            raise ValueError("each N once")
         return sorted(value)
 
     @model_validator(mode="after")
@@ -117,6 +131,10 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
             if self.prompts is None or self.reward is None:
                 missing = "--prompts" if self.prompts is None else "--reward"
                 raise ValueError(f"evaluate frontier needs {missing}")
+            if bool(self.best_of) != (self.chooser is not None):
+                raise ValueError(
+                    "best-of-N needs both --best-of 1,2,4 and --chooser REWARD, which says whose answer is kept"
+                )
         else:
             self._check_contest()
         return self

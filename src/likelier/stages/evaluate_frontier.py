@@ -5,7 +5,7 @@
 Every policy answers every prompt once, by the same random numbers, at temperature 1; policy and reference then run over
 each answer together, math.md "KL". Answers and distances are kept by content (`engines/kept_answers.py`): a killed
 evaluation goes on where it was, a later checkpoint costs its own answers, and another reward none. Two models are in
-memory at most, and none while the reward is.
+memory at most, and none while the reward is. `--best-of 1,2,4 --chooser REWARD` adds best-of-N (`evaluate_best_of.py`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from likelier.report.frontier import (
 )
 from likelier.scoring.precision import default_device
 from likelier.scoring.whole import chosen_precision
+from likelier.stages.evaluate_best_of import best_of_points, scores_of
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
 from likelier.stages.evaluate_prompts import asked, read_prompts
@@ -47,7 +48,14 @@ ESTIMATORS = {
 }
 
 
-def frontier(config: EvaluateConfig, prompts: Any, reward: str | Callable[..., Any], *, say: Say) -> Outcome:
+def frontier(
+    config: EvaluateConfig,
+    prompts: Any,
+    reward: str | Callable[..., Any],
+    chooser: str | Callable[..., Any] | None = None,
+    *,
+    say: Say,
+) -> Outcome:
     """Measures every checkpoint of `config.runs`, and writes the files.
 
     Raises:
@@ -57,14 +65,17 @@ def frontier(config: EvaluateConfig, prompts: Any, reward: str | Callable[..., A
     """
     runs = [stored_run(name) for name in dict.fromkeys(config.runs)]
     reference = _reference(config, runs)
-    if isinstance(reward, str) and not _names_a_model(reward):
-        resolve_reward(reward)  # a misspelt one is found before anything is sampled
+    for name in (reward, chooser):
+        if isinstance(name, str) and not _names_a_model(name):
+            resolve_reward(name)  # a misspelt one is found before anything is sampled
     records = read_prompts(config, prompts, say=say)
     with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
         measured = _measured(config, runs, reference, records, cache, say)
-    scored = resolve_reward(reward) if isinstance(reward, str) else reward_of(config.reward or "", reward)
-    points = [_point(one, runs, _rewards(scored, one)) for one in measured]
-    report = report_frontier(points)
+    scores = [] if chooser is None else _scores(_resolved(chooser, config.chooser), measured[0])
+    scored = _resolved(reward, config.reward)
+    points = [_point(one, runs, _scores(scored, one)) for one in measured]
+    best_of = best_of_points(config.best_of, measured[0].sampled, scores=scores, rewards=points[0].rewards)
+    report = report_frontier([*points, *best_of])
     words = _words(config, report, scored, len(records))
     header, table = frontier_table(report)
     settings = {
@@ -76,6 +87,8 @@ def frontier(config: EvaluateConfig, prompts: Any, reward: str | Callable[..., A
         "seed": config.seed,
         "max_new_tokens": config.max_new_tokens,
         "temperature": 1.0,
+        "chooser": config.chooser,
+        "answers_of_the_reference": _answers_of_reference(config),
     }
     outcome = Outcome(
         found=report,
@@ -84,7 +97,7 @@ def frontier(config: EvaluateConfig, prompts: Any, reward: str | Callable[..., A
         header=header,
         table=table,
         picture=lambda form: frontier_picture(report, reward=scored.name, form=form),
-        answers=list(_rows(measured, points)),
+        answers=list(_rows(measured, points, scores)),
     )
     write_outcome(config, outcome, inputs=[config.prompts or ""])
     return outcome
@@ -105,8 +118,17 @@ def _names_a_model(reward: str) -> bool:
     return "/" in reward or Path(reward).is_dir()
 
 
+def _resolved(reward: str | Callable[..., Any], name: str | None) -> Reward:
+    return resolve_reward(reward) if isinstance(reward, str) else reward_of(name or "", reward)
+
+
 def _answers(config: EvaluateConfig) -> int:
     return config.n or 4
+
+
+def _answers_of_reference(config: EvaluateConfig) -> int:
+    """Best-of-N of every N is read off its answers."""
+    return max([_answers(config), *config.best_of])
 
 
 def _reference(config: EvaluateConfig, runs: Sequence[StoredRun]) -> str:
@@ -162,7 +184,7 @@ def _measure(
     sampled, known = answers_of(
         speaker,
         asked(records),
-        n=_answers(config),
+        n=_answers_of_reference(config) if run == REFERENCE else _answers(config),
         max_new_tokens=config.max_new_tokens,
         sampler=Sampler(seed=config.seed),
         cache=cache,
@@ -173,15 +195,9 @@ def _measure(
     return _Measured(run, None if run == REFERENCE else step, sampled, kl)
 
 
-def _rewards(reward: Reward, one: _Measured) -> list[list[float]]:
-    """`[prompts][answers]`; a reward that is no number is named by its prompt."""
+def _scores(reward: Reward, one: _Measured) -> list[list[float]]:
     who = one.run if one.step is None else f"{one.run}, step {one.step}"
-    found = []
-    for prompt in one.sampled:
-        texts = [answer.text for answer in prompt.completions]
-        places = [f"prompt {prompt.id!r}, answer {number} of {who}" for number in range(1, len(texts) + 1)]
-        found.append(reward([prompt.prompt] * len(texts), texts, places=places))
-    return found
+    return scores_of(reward, one.sampled, who=who)
 
 
 def _point(one: _Measured, runs: Sequence[StoredRun], rewards: list[list[float]]) -> Point:
@@ -198,15 +214,23 @@ def _point(one: _Measured, runs: Sequence[StoredRun], rewards: list[list[float]]
     )
 
 
-def _rows(measured: Sequence[_Measured], points: Sequence[Point]) -> Iterator[dict[str, Any]]:
-    """Every answer, as `likelier sample` writes them, with what was measured on it."""
+def _rows(
+    measured: Sequence[_Measured], points: Sequence[Point], scores: Sequence[Sequence[float]]
+) -> Iterator[dict[str, Any]]:
+    """Every answer, as `likelier sample` writes them, with what was measured on it; `scores` are the chooser's."""
     for one, point in zip(measured, points, strict=True):
-        for prompt, rewards, kl in zip(one.sampled, point.rewards, point.kl, strict=True):
+        for number, (prompt, rewards, kl) in enumerate(
+            zip(one.sampled, point.rewards, point.kl, strict=True)
+        ):
             answers = [
                 {"text": answer.text, "tokens": answer.tokens, "logp": answer.logp, "finish": answer.finish}
                 | {"reward": reward, "kl": distance}
                 for answer, reward, distance in zip(prompt.completions, rewards, kl, strict=True)
             ]
+            if scores and one.run == REFERENCE:
+                answers = [
+                    row | {"chooser": score} for row, score in zip(answers, scores[number], strict=True)
+                ]
             yield {
                 "id": prompt.id,
                 "prompt": prompt.prompt,
@@ -224,8 +248,13 @@ def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, promp
         " corrected for"
     )
     best = max(report.points, key=lambda point: point.reward.value)
+    if config.best_of:
+        how += (
+            f"; best-of-N from {_answers_of_reference(config)} answers of the reference to each prompt, chosen by"
+            f" {config.chooser}, every N from the same ones; its KL is the bound log N - (N-1)/N, not an estimate"
+        )
     lines = [
-        f"reward {best.reward} at KL {best.distance} is the highest: {best.name}; {how}",
+        f"reward {best.reward} at {_distance(best)} is the highest: {best.name}; {how}",
         f"area under the envelope of all, above the reference's reward, up to KL {report.overall.to:.4g}:"
         f" {report.overall.area}",
     ]
@@ -242,11 +271,18 @@ def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, promp
             sure = "surely " if report.overall.surely[index] else ""
             place += f", {sure}dominated by {report.points[other].name}"
         lines.append(
-            f"  {point.name}: reward {point.reward.value:.4g}, KL {point.distance.value:.4g}, {place}"
+            f"  {point.name}: reward {point.reward.value:.4g}, {_distance(point, short=True)}, {place}"
         )
-    answers = sum(len(own) for point in report.points for own in point.rewards)
-    if cut := sum(point.cut for point in report.points):
+    drawn = [point for point in report.points if point.kl_is == "estimate"]
+    answers = sum(len(own) for point in drawn for own in point.rewards)
+    if cut := sum(point.cut for point in drawn):
         lines.append(
-            f"{cut} of {answers} answers were cut at {config.max_new_tokens} tokens: KL is that of the cut process"
+            f"{cut:g} of {answers} answers were cut at {config.max_new_tokens} tokens: KL is that of the cut process"
         )
     return lines
+
+
+def _distance(point: Point, *, short: bool = False) -> str:
+    if point.kl_is == "upper bound":
+        return f"KL at most {point.distance.value:.4g}"
+    return f"KL {point.distance.value:.4g}" if short else f"KL {point.distance}"
