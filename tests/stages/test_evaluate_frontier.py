@@ -162,7 +162,7 @@ def test_compute_is_what_the_metrics_say(here: Path) -> None:
     assert report.points[2].compute["seconds"] == pytest.approx(sum(seconds[:4]))
     assert report.points[1].compute["seconds"] == pytest.approx(sum(seconds[:2]))
     assert report.points[1].compute["tokens"] > 0
-    assert set(report.by_compute) == {"steps", "seconds", "tokens"}
+    assert set(report.by_compute) == {"steps", "seconds", "tokens", "flop"}
     assert report.by_compute["steps"]["all"].to == 4
     assert len(metrics_of(Path("full"))) >= 4
 

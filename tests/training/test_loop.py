@@ -16,6 +16,7 @@ from likelier.models.loading import load_model
 from likelier.models.quiet import quiet_transformers
 from likelier.training import opening, preferences
 from likelier.training.config import DpoConfig
+from likelier.training.estimate import flops
 from tests.training.support import metrics_of, model_of, pairs, train, trees_of, weights_of, write_rows
 
 
@@ -115,7 +116,17 @@ def test_one_evaluation_at_the_last_step(tmp_path: Path, tokenizer: Any) -> None
 
 def test_every_step_has_its_line(tmp_path: Path, tokenizer: Any) -> None:
     run = train(model_of(tokenizer), pairs(6), tokenizer, out=tmp_path, beta=0.5)
-    names = {"step", "epoch", "pairs_seen", "loss", "learning_rate", "grad_norm", "tokens_per_second", "mfu"}
+    names = {
+        "step",
+        "epoch",
+        "pairs_seen",
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "tokens_per_second",
+        "mfu",
+        "flop",
+    }
     names |= {f"rewards/{name}" for name in ("chosen", "rejected", "margins", "accuracies")}
     names |= {"logps/chosen", "logps/rejected", "pairs_per_second"}
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -253,3 +264,12 @@ def test_max_tokens_is_chosen_once(tmp_path: Path, tiny_llama: Path, monkeypatch
     monkeypatch.setattr(opening, "choose_max_tokens", lambda *_, **__: 90)
     train(str(tiny_llama), pairs(6), **settings, resume=True)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["max_tokens"] == 150
+
+
+def test_the_arithmetic_so_far_counts_the_reference_and_every_step(tokenizer: Any) -> None:
+    """Two epochs over the same trees: the reference reads each once, every step reads its own with a gradient."""
+    rows = pairs(6)
+    run = train(model_of(tokenizer), rows, tokenizer, epochs=2, batch_size=2)
+    trees = trees_of(rows, tokenizer)
+    once, trained = (flops(run.model, trees, training=training) for training in (False, True))
+    assert run.metrics[-1]["flop"] == pytest.approx(once + 2 * trained)

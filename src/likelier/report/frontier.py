@@ -14,7 +14,12 @@ from likelier.report.charts import FAINT, Form, crosses, drawn, look, short
 from likelier.stats import Estimate, mean_interval
 from likelier.stats.frontier import Frontier, compute_frontier, kl_frontier
 
-AXES = {"steps": "updates", "seconds": "seconds of training", "tokens": "tokens of training"}
+AXES = {
+    "steps": "updates",
+    "seconds": "seconds of training",
+    "tokens": "tokens of training",
+    "flop": "FLOP of training",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +129,7 @@ def report_frontier(points: Sequence[Point]) -> FrontierReport:
 
 
 def frontier_picture(report: FrontierReport, *, reward: str, form: Form) -> bytes:
-    """Reward against KL on the left; against steps and, where known, seconds beside it."""
+    """Reward against KL on the left; beside it against the FLOP of training and its seconds, where they are known."""
     return drawn(lambda: _figure(report, reward), form=form)
 
 
@@ -216,7 +221,8 @@ def _point(point: Point) -> dict[str, Any]:
 
 
 def _figure(report: FrontierReport, reward: str) -> Figure:
-    shown = [axis for axis in ("steps", "seconds") if axis in report.by_compute]
+    work = "flop" if "flop" in report.by_compute else "steps"
+    shown = [axis for axis in (work, "seconds") if axis in report.by_compute]
     figure = Figure(figsize=(4.8 * (1 + len(shown)), 4.2), layout="constrained")
     panels = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
     _over(panels[0], report, "kl")

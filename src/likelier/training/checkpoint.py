@@ -26,6 +26,8 @@ class Position:
     """Updates done."""
     pairs_seen: int = 0
     tokens_seen: int = 0
+    flop: float = 0.0
+    """Of the updates and of the reference's pass over their trees (`estimate.flops`), whether or not it was cached."""
     best: float | None = None
     best_step: int | None = None
     evaluations_since_best: int = 0

@@ -20,6 +20,7 @@ from likelier.training import checkpoint as checkpoints
 from likelier.training.best import drop_others, improved, load_best, save_best
 from likelier.training.checkpoint import Position
 from likelier.training.config import SamplingConfig, TrainingConfig
+from likelier.training.estimate import flops
 from likelier.training.folder import RunFolder
 from likelier.training.journal import Journal
 from likelier.training.method import Method, StepFigures, Work
@@ -151,6 +152,7 @@ class Training:
             return
         visited = self.plan.visited()
         trees = [self.plan.trees[i] for i in visited] + self.data.evaluation
+        self.position.flop = flops(self.policy.model, trees[: len(visited)], training=False)
         told = in_tenths(self.journal.say, "reference")
         again = "the same command" if self.folder is None else "--resume"
         with self.stop.listening():
@@ -215,12 +217,14 @@ class Training:
         result, norms = self._updates(work)
         seconds = self.clock.stop()
         before = (self.position.tokens_seen, self.position.pairs_seen)
-        advance(self.position, work.trees)
+        cost = self.method.passes * flops(self.policy.model, work.trees, training=True)
+        advance(self.position, work.trees, flop=cost)
         return {
             "step": self.position.step,
             "epoch": self.plan.epoch(step),
             f"{self.method.unit}_seen": self.position.pairs_seen,
             **result.metrics(),
+            "flop": self.position.flop,
             "learning_rate": self.plan.rate(step),
             "grad_norm": fmean(norms),
             "tokens_per_second": (self.position.tokens_seen - before[0]) / seconds,

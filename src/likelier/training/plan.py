@@ -120,9 +120,10 @@ class Clock:
         return max(seconds, 1e-9)
 
 
-def advance(position: Position, trees: Sequence[Tree]) -> Position:
-    """The position after an update on `trees`."""
+def advance(position: Position, trees: Sequence[Tree], *, flop: float) -> Position:
+    """The position after an update on `trees` that took `flop` operations."""
     position.step += 1
     position.pairs_seen += sum(num_pairs(tree) for tree in trees)
     position.tokens_seen += sum(tree.num_tokens for tree in trees)
+    position.flop += flop
     return position

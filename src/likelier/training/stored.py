@@ -100,10 +100,11 @@ def held_to(settings: Mapping[str, Any]) -> str | None:
 
 
 def compute_by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
-    """Seconds and tokens of the updates up to each step, from the rates that metrics give.
+    """Seconds and tokens of the updates up to each step, from the rates that metrics give, and their FLOP.
 
-    >>> compute_by_step([{"step": 1, "pairs_seen": 4, "pairs_per_second": 2.0, "tokens_per_second": 50.0}])
-    {1: {'seconds': 2.0, 'tokens': 100.0}}
+    >>> rates = {"pairs_per_second": 2.0, "tokens_per_second": 50.0}
+    >>> compute_by_step([{"step": 1, "pairs_seen": 4, "flop": 3e12, **rates}])
+    {1: {'seconds': 2.0, 'tokens': 100.0, 'flop': 3000000000000.0}}
     """
     found: dict[int, dict[str, float]] = {}
     seconds = tokens = seen = 0.0
@@ -115,7 +116,8 @@ def compute_by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, f
         seen = line[f"{unit}_seen"]
         seconds += taken
         tokens += taken * (line.get("tokens_per_second") or 0.0)
-        found[int(line["step"])] = {"seconds": seconds, "tokens": tokens}
+        flop = {"flop": float(line["flop"])} if "flop" in line else {}  # runs of earlier versions do not say
+        found[int(line["step"])] = {"seconds": seconds, "tokens": tokens, **flop}
     return found
 
 
