@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import likelier
 from likelier import cli
+from likelier.engines.drawing import Sampler
+from likelier.engines.rewards import resolve_reward
+from likelier.engines.sampling import Prompt
 from likelier.errors import DataError, ModelError, UsageError, WorkError
 from likelier.models.adapters import add_lora
+from likelier.training import rollouts
+from likelier.training.frozen import FrozenOther
+from likelier.training.policy import load_policy
 from likelier.training.ppo_config import PpoConfig
+from likelier.training.rollouts import draw_rollout
 from tests.training.conftest import no_timing, own_cache
 from tests.training.support import model_of, timeless, weights_of, write_rows
 
@@ -308,6 +317,120 @@ def test_a_reward_model_made_here(tmp_path: Path, tiny_llama: Path, tokenizer: A
     likelier.reward(str(tiny_llama), pairs(4), out=rewards, precision="float32", learning_rate=1e-3)
     run = train(str(tiny_llama), reward=str(rewards / "model"), max_steps=1)
     assert run.metrics[0]["reward/std"] > 0.0
+
+
+def test_the_value_has_a_rate_of_its_own(tmp_path: Path, tokenizer: Any) -> None:
+    """AdamW's first update moves each weight by its rate, to rounding: the value's own, and not the policy's."""
+    train(
+        *(small(tokenizer), PROMPTS[:2]),
+        tokenizer=tokenizer, out=tmp_path / "run", checkpoint_every=1, rollout_epochs=1, max_steps=1,
+        learning_rate=1e-3, warmup_steps=0, value_learning_rate=0.04,
+    )  # fmt: skip
+    weights = load_file(tmp_path / "run" / "checkpoints" / "step-1" / "weights.safetensors")
+    assert abs(float(weights["value_head.bias"])) == pytest.approx(0.04, rel=1e-3)
+    before = dict(small(tokenizer).named_parameters())
+    moved = [
+        float((weight - before[name.removeprefix("model.")].detach()).abs().max())
+        for name, weight in weights.items()
+        if name.startswith("model.")
+    ]
+    assert max(moved) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_another_reference(tmp_path: Path, tokenizer: Any) -> None:
+    """Log-ratios are to it, from the first answer on, and it never moves."""
+    other = small(tokenizer)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.3)
+    kept = {name: weight.clone() for name, weight in other.state_dict().items()}
+    run = train(small(tokenizer), tokenizer=tokenizer, reference=other, learning_rate=1e-12, beta=0.0)
+    own = train(small(tokenizer), tokenizer=tokenizer, learning_rate=1e-12, beta=0.0)
+    assert own.metrics[0]["kl"] == 0.0
+    assert run.metrics[0]["reward/mean"] == own.metrics[0]["reward/mean"]  # the same answers
+    assert abs(run.metrics[0]["kl"]) > 1e-3
+    assert all(torch.equal(kept[name], weight) for name, weight in other.state_dict().items())
+
+
+def test_log_ratios_are_to_the_other_reference(tokenizer: Any) -> None:
+    """Against plain forwards of both models over the same answers."""
+    policy, other = small(tokenizer), small(tokenizer)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.3)
+    config = PpoConfig.build({"prompts": "p", "reward": "length", "n": 2, "max_new_tokens": 5})
+    loaded = load_policy(config.model_copy(update={"precision": "float32"}), policy, tokenizer, say=print)
+    found = draw_rollout(
+        *(loaded, FrozenOther(config, other, loaded, []), resolve_reward("length")),
+        [Prompt(id="p", content="the cat")], n=2, max_new_tokens=5, sampler=Sampler(),
+    )  # fmt: skip
+    loaded.give_back()
+    by_hand = []
+    prompt = tokenizer("the cat")["input_ids"]
+    for answer in found.answers:
+        tokens = torch.tensor([prompt + answer.tokens])
+        with torch.no_grad():
+            logps = [m(tokens).logits[0].double().log_softmax(-1) for m in (policy, other)]
+        for place, token in enumerate(answer.tokens, len(prompt) - 1):
+            by_hand.append(float(logps[0][place, token] - logps[1][place, token]))
+    assert found.log_ratios.tolist() == pytest.approx(by_hand, abs=1e-4)
+    assert max(map(abs, by_hand)) > 1e-3
+
+
+def test_bfloat16_runs_draw_in_bfloat16_and_learn_from_the_scorer(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+    function = rollouts.sample
+
+    def watched(model: Any, *given: Any, **more: Any) -> Any:
+        seen.append(next(model.parameters()).dtype)
+        return function(model, *given, **more)
+
+    monkeypatch.setattr(rollouts, "sample", watched)
+    run = train(small(tokenizer), tokenizer=tokenizer, precision="bfloat16", max_steps=1)
+    train(small(tokenizer), tokenizer=tokenizer, max_steps=1)
+    assert seen == [torch.bfloat16, torch.float32]
+    # The first ratios and distances are exactly those of one and the same function, whatever drew the answers.
+    assert run.metrics[0]["kl"] == 0.0
+    assert next(run.model.parameters()).dtype == torch.float32
+
+
+def test_a_resume_is_held_to_the_weights_of_reward_and_reference(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By content: another folder with the same weights will do, the same folder with other weights will not."""
+    from tests.training.support import pairs
+
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        likelier.reward(
+            str(tiny_llama), pairs(4), out=f"r{seed}", precision="float32", learning_rate=1e-3 * (seed + 1)
+        )
+    shutil.copytree(tiny_llama, "ref")
+
+    def run(**more: Any) -> Any:
+        settings = {"reference": "ref", "out": "run", "checkpoint_every": 1, **more}
+        reward = settings.pop("reward", "r0/model")
+        return train(str(tiny_llama), PROMPTS, reward, **settings)
+
+    def stop(line: Any) -> bool:
+        return bool(line["step"] == 1)
+
+    run(on_step=stop)
+    shutil.rmtree("run/model")
+    Path("run/manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"--reward was a model of content .* and is a model of content"):
+        run(resume=True, reward="r1/model")
+    shutil.copytree("r0/model", "elsewhere")
+    model = AutoModelForCausalLM.from_pretrained("ref", dtype=torch.float32)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[5] += 1.0
+    shutil.move("ref", "same")
+    model.save_pretrained("ref")
+    with pytest.raises(UsageError, match="--reference was a model of content"):
+        run(resume=True)
+    assert run(resume=True, reward="elsewhere", reference="same").metrics[-1]["step"] == 2
 
 
 def test_evaluation_has_the_same_noise_every_time(tokenizer: Any) -> None:

@@ -159,7 +159,8 @@ class Plain:
         extra = [self.value] if self.learned else []
         self.parameters = [*model.parameters(), *extra]
         # The last entry is the head's bias: an optimiser of AdamW's kind works entry by entry.
-        self.updates = Sgd("adamw", self.parameters)
+        self.updates = Sgd("adamw", list(model.parameters()))
+        self.value_updates = Sgd("adamw", extra)
 
     def read(self, model: Any, prompt: list[int], answer: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probs, entropies and values of an answer's tokens."""
@@ -219,9 +220,11 @@ class Plain:
                 for g, p in zip(gradients, self.parameters, strict=True)
             ]
             norm = float(sum(g.square().sum() for g in gradients)) ** 0.5
-            self.updates.update(
-                [g * min(1.0, settings["clip"] / norm) for g in gradients], SETTINGS["learning_rate"]
-            )
+            clipped = [g * min(1.0, settings["clip"] / norm) for g in gradients]
+            of_policy = len(self.updates.parameters)
+            self.updates.update(clipped[:of_policy], SETTINGS["learning_rate"])
+            if self.learned:
+                self.value_updates.update(clipped[of_policy:], settings["value_learning_rate"])
 
 
 def drawn_by(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, list[int], list[int], float]]]:
@@ -243,7 +246,12 @@ def drawn_by(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, list[int],
 
 
 @pytest.mark.parametrize(
-    "more", [{"advantage": "gae"}, {"advantage": "rloo"}, {"advantage": "gae", "entropy_weight": 0.05}]
+    "more",
+    [
+        {"advantage": "gae", "value_learning_rate": 0.02},
+        {"advantage": "rloo"},
+        {"advantage": "gae", "value_learning_rate": 1e-4, "entropy_weight": 0.05},
+    ],
 )
 def test_a_run_is_a_plain_loop(more: dict[str, Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = drawn_by(monkeypatch)

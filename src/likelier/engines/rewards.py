@@ -18,6 +18,7 @@ from likelier.data.records import Content
 from likelier.engines.classifiers import load_classifier
 from likelier.engines.reward_models import MEANING, RewardModel
 from likelier.errors import LikelierError, UsageError, WorkError
+from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.reward_model import made_here
 
 Score = Callable[[Content, str], float]
@@ -36,6 +37,15 @@ class Reward:
     score: Score
     score_all: ScoreAll | None = None
     """In place of `score`, where one answer at a time is not how it is made."""
+    model: Any = None
+    """The module that scores, of a reward that is a model."""
+
+    @property
+    def content(self) -> str | None:
+        """A hash of a model's weights and settings; None for a reward that is no model."""
+        if self.model is None:
+            return None
+        return (weights_digest(self.model) + forward_config_digest(self.model.config)).hex()
 
     def __call__(
         self, prompts: Sequence[Content], completions: Sequence[str], *, places: Sequence[str] = ()
@@ -121,9 +131,9 @@ def resolve_reward(name: str) -> Reward:
     if kind != "regex" and ("/" in name or (name and Path(name).is_dir())):
         if made_here(name):
             model = RewardModel(name)
-            return Reward(name, MEANING, model, model.all)
+            return Reward(name, MEANING, model, model.all, model.loaded.model)
         classifier = load_classifier(name)
-        return Reward(name, classifier.meaning, classifier)
+        return Reward(name, classifier.meaning, classifier, None, classifier.model)
     raise UsageError(
         f"unknown reward `{name}`{nearest(name, ['vader', 'length', 'json'])}; "
         "known are vader, length, json, regex:PATTERN, module:function, or the folder or hub name of a classifier"

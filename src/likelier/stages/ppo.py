@@ -31,6 +31,7 @@ def ppo(
     reward: Any,
     *,
     out: str | Path | None = None,
+    reference: Any = None,
     on_step: OnStep | None = None,
     tokenizer: Any = None,
     eval_prompts: Any = None,
@@ -45,6 +46,7 @@ def ppo(
             `f(prompt, completion) -> float`; one whose first parameter is called `prompts` gets all of a rollout as
             lists.
         out: the run folder; None keeps everything in memory.
+        reference: another model than the policy before its first update.
         on_step: called with each line of metrics.
         tokenizer: needed with a module in memory.
         eval_prompts: held-out prompts, in any form of `prompts`.
@@ -65,16 +67,17 @@ def ppo(
         "eval_prompts": _named(eval_prompts),
         "reward": reward if isinstance(reward, str) else reward_name(reward),
         "out": out,
+        "reference": named(reference),
         **config,
     }
     settings = PpoConfig.build({name: value for name, value in given.items() if value is not None})
-    method = PolicyGradient(settings, _reward(settings, reward)).method()
+    method = PolicyGradient(settings, _reward(settings, reward), reference=reference).method()
     return train(settings, method, inputs, on_step=on_step, say=lambda text: None, quiet=True)
 
 
 def main(config: PpoConfig) -> int:
     """The command: the same run, with words on stderr and the result on stdout."""
-    method = PolicyGradient(config, resolve_reward(config.reward)).method()
+    method = PolicyGradient(config, resolve_reward(config.reward), reference=config.reference).method()
     return command(config, method, Inputs(config.model, config.prompts, config.eval_prompts))
 
 

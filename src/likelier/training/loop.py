@@ -25,7 +25,7 @@ from likelier.training.folder import RunFolder
 from likelier.training.journal import Journal
 from likelier.training.method import Method, StepFigures, Work
 from likelier.training.opening import open_run
-from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer, reserve_state
+from likelier.training.optimizer import clip_gradients, gradient_norm, make_optimizer, reserve_state, set_rate
 from likelier.training.outcome import resolved, write_result
 from likelier.training.plan import Clock, Plan, advance, identity
 from likelier.training.policy import Policy
@@ -70,7 +70,12 @@ class Training:
         self.data, self.plan, self.folder = data, plan, folder
         self.prompts, self.on_step, self.quiet = prompts, on_step, quiet
         self.parameters = [p for p in policy.trained.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(config.optimizer, self.parameters, learning_rate=plan.rate(0))
+        self.optimizer = make_optimizer(
+            *(config.optimizer, self.parameters),
+            learning_rate=plan.rate(0),
+            beside=[] if policy.value_head is None else list(policy.value_head.parameters()),
+            times=1.0 if method.value_rate is None else method.value_rate / plan.peak,
+        )
         self.position = Position()
         self.clock = Clock()
         self.stop = StopRequest()
@@ -178,7 +183,9 @@ class Training:
                 write=self.journal.sample,
                 seed=self.config.seed,
             )
-        self.identity = identity(self.config, self.data, self.policy, self.reference_content)
+        self.identity = identity(
+            *(self.config, self.data, self.policy, self.reference_content), held=self.method.held()
+        )
         return self.folder is not None and self._resume()
 
     def _look_at_start(self) -> None:
@@ -256,8 +263,7 @@ class Training:
         norm = gradient_norm(self.parameters)
         require_finite(norm, "gradient norm", trees)
         clip_gradients(self.parameters, norm=norm, limit=self.config.clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(self.position.step)
+        set_rate(self.optimizer, self.plan.rate(self.position.step))
         self.optimizer.step()
         self.policy.scorer.kernels.refresh()
         return float(norm)

@@ -66,6 +66,11 @@ def nothing_to_add(policy: Policy) -> None:
     """The model is all that is needed."""
 
 
+def nothing_else() -> Mapping[str, str]:
+    """Settings, data, start and reference are all that an update depends on."""
+    return {}
+
+
 def nothing_to_say(figures: Any, policy: Policy) -> str | None:
     """A first step that nothing is known of beforehand."""
 
@@ -104,6 +109,10 @@ class Method:
     """The reference in words; None where there is none."""
     scored_first: bool = True
     """Whether the reference's log-probs of all trees are scored before step 0, where there is a reference."""
+    held: Callable[[], Mapping[str, str]] = nothing_else
+    """By the setting that names it, the content of what else enters an update: a resume must find the same."""
+    value_rate: float | None = None
+    """The learning rate of a value head, where that is not the policy's."""
     reference: Any = None
     """Another model to be held to than the policy before its first update."""
     look: Callable[[Any, Policy], str | None] = nothing_to_say

@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Schedule = Literal["constant", "linear", "cosine"]
+TIMES = "times"
+"""In a group of parameters: its learning rate, in that of the run."""
 _STATES = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.RMSprop: ("square_avg",)}
 
 
 def make_optimizer(
-    name: Literal["adamw", "rmsprop"], parameters: Iterable[Tensor], *, learning_rate: float
+    name: Literal["adamw", "rmsprop"],
+    parameters: Iterable[Tensor],
+    *,
+    learning_rate: float,
+    beside: Sequence[Tensor] = (),
+    times: float = 1.0,
 ) -> torch.optim.Optimizer:
-    """AdamW (0.9, 0.999, ε 1e-8, no weight decay), or RMSprop (α 0.99, ε 1e-8) as in the paper's code."""
+    """AdamW (0.9, 0.999, ε 1e-8, no weight decay), or RMSprop (α 0.99, ε 1e-8) as in the paper's code.
+
+    Args:
+        beside: the last of the parameters that learn at another rate, `times` the others'.
+    """
     parameters = list(parameters)
+    apart = {id(parameter) for parameter in beside}
+    groups: list[dict[str, Any]] = [{"params": [p for p in parameters if id(p) not in apart], TIMES: 1.0}]
+    if beside:
+        groups.append({"params": list(beside), TIMES: times, "lr": times * learning_rate})
     if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=learning_rate, foreach=True)
+        return torch.optim.RMSprop(groups, lr=learning_rate, foreach=True)
     # The fused kernel is one pass over memory; float64 exists in it on CPU too.
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next update, in each group so many times it as the group has."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[TIMES]
 
 
 def reserve_state(optimizer: torch.optim.Optimizer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,11 +68,18 @@ class Plan:
         return epoch + (index + 1) / len(self.order.epoch(epoch))
 
 
-def identity(config: TrainingConfig, data: Data, policy: Policy, reference: bytes) -> Identity:
-    """What a checkpoint of this run belongs to; `reference` is the content of the reference."""
+def identity(
+    config: TrainingConfig, data: Data, policy: Policy, reference: bytes, *, held: Mapping[str, str]
+) -> Identity:
+    """What a checkpoint of this run belongs to.
+
+    Args:
+        reference: the content of the reference.
+        held: by the setting that names it, the content of what else enters an update.
+    """
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in UPDATE_FREE}
     # As resolved: a default that is now written out is no change.
-    settings |= {"precision": policy.precision, "learning_rate": peak_rate(config)}
+    settings |= {"precision": policy.precision, "learning_rate": peak_rate(config), **held}
     start = f"{policy.content.hex()} {reference.hex()}"
     trained_on = tree_hash(data.train) + data.drawn_by
     return Identity(trained_on, start, settings, machine=arithmetic(policy.scorer))

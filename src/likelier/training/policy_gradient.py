@@ -24,7 +24,7 @@ from likelier.scoring.precision import master_dtype
 from likelier.scoring.scorer import Scorer
 from likelier.training.checkpoint import Position
 from likelier.training.credit import Carried, Credit, credit
-from likelier.training.frozen import FrozenStart
+from likelier.training.frozen import FrozenOther, FrozenStart
 from likelier.training.memory import longest_path
 from likelier.training.method import Method, Metrics, References, Update, Work
 from likelier.training.policy import Policy
@@ -43,12 +43,13 @@ HELD_OUT = -1
 class PolicyGradient:
     """What `likelier ppo` has of its own: math.md (4), by samples."""
 
-    def __init__(self, config: PpoConfig, reward: Reward) -> None:
-        self.config, self.reward = config, reward
+    def __init__(self, config: PpoConfig, reward: Reward, *, reference: Any = None) -> None:
+        self.config, self.reward, self.other = config, reward, reference
         self.prompts: dict[str, Prompt] = {}
         self.held_out: dict[str, Prompt] = {}
         self.policy: Policy | None = None
-        self.reference: FrozenStart | None = None
+        self.reference: FrozenStart | FrozenOther | None = None
+        self.unanswered: list[Tree] = []
 
     def method(self) -> Method:
         """As the loop takes it."""
@@ -62,8 +63,11 @@ class PolicyGradient:
             evaluate=self.evaluate,
             shown=SHOWN,
             report=report,
-            held_to="the policy before its first update",
+            held_to=self.config.reference or "the policy before its first update",
             scored_first=False,
+            held=self.held,
+            value_rate=self.config.value_learning_rate if self.config.advantage == "gae" else None,
+            reference=self.other,
             look=self.look,
             begin=self.begin,
             grown=self.grown,
@@ -90,9 +94,12 @@ class PolicyGradient:
         hashes = {"train": hash_records(records)}
         if held_out:
             hashes["eval"] = hash_records(held_out)
+        train = _unanswered(tokenizer, self.prompts, config.n)
+        held_out_trees = _unanswered(tokenizer, self.held_out, config.n)
+        self.unanswered = [*train, *held_out_trees]
         return Data(
-            _unanswered(tokenizer, self.prompts, config.n),
-            _unanswered(tokenizer, self.held_out, config.n),
+            train,
+            held_out_trees,
             hashes["train"],
             hashes,
             notes,
@@ -100,10 +107,21 @@ class PolicyGradient:
         )
 
     def begin(self, policy: Policy) -> None:
-        """The reference is the policy as it is now; a value begins at 0 everywhere."""
-        self.policy, self.reference = policy, FrozenStart(policy)
+        """The reference is the policy as it is now, or another model; a value begins at 0 everywhere."""
+        self.policy = policy
+        if self.other is None:
+            self.reference = FrozenStart(policy)
+        else:
+            self.reference = FrozenOther(self.config, self.other, policy, self.grown(self.unanswered))
         if self.config.advantage == "gae":
             policy.value_head = _value_head(policy)
+
+    def held(self) -> dict[str, str]:
+        """The weights of a reward model and of another reference, whatever folders they lie in."""
+        found = {"reward": self.reward.content}
+        if isinstance(self.reference, FrozenOther):
+            found["reference"] = self.reference.content.hex()
+        return {name: f"a model of content {content[:16]}" for name, content in found.items() if content}
 
     def grown(self, trees: Sequence[Tree]) -> Sequence[Tree]:
         """With answers as long as they may be."""
@@ -133,7 +151,10 @@ class PolicyGradient:
         return Work(rollout.parts, self._updates(policy, rollout, found, figures, position.step))
 
     def look(self, figures: PpoFigures, policy: Policy) -> str | None:
-        """Stop where the policy before its first update is not its own reference."""
+        """Stop where the policy before its first update is not its own reference; say how far it is from another."""
+        if self.other is not None:
+            kl = figures.rollout["kl"]
+            return f"against {self.config.reference} the first answers have a KL of {kl:.4g} nats (k1)"
         worst = figures.largest_ratio
         if worst > (0.0 if policy.scorer.device.type == "cpu" else 0.5):
             raise WorkError(

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from likelier.config import StageConfig
 from likelier.training.config import SamplingConfig, TrainingConfig
 
-OF_GAE = ("gae_lambda", "discount", "value_weight", "value_clip_range")
+OF_GAE = ("gae_lambda", "discount", "value_weight", "value_learning_rate", "value_clip_range")
 """What only a learned value reads."""
 
 
@@ -52,6 +52,9 @@ class PpoConfig(SamplingConfig, TrainingConfig, RolloutConfig):
     held_out_by: ClassVar[str] = "eval_prompts"
 
     eval_share: float | None = Field(None, gt=0, lt=1, description="hold out this share of the prompts")
+    reference: str | None = Field(
+        None, description="another reference than the policy before its first update"
+    )
     learning_rate: PositiveFloat | None = Field(None, description="3e-6; with LoRA 3e-5")
     batch_size: PositiveInt = Field(64, description="answers per step: a rollout of whole prompts")
     epochs: PositiveInt = Field(1, description="passes over the prompts")
@@ -71,6 +74,9 @@ class PpoConfig(SamplingConfig, TrainingConfig, RolloutConfig):
     normalize_advantages: bool = Field(True, description="to mean 0 and deviation 1 over a rollout's tokens")
     entropy_weight: NonNegativeFloat = Field(0.0, description="rewards a spread next-token distribution")
     value_weight: NonNegativeFloat = Field(0.1, description="of the value's loss")
+    value_learning_rate: PositiveFloat = Field(
+        1e-4, description="of the value's own weights, on the schedule of --learning-rate"
+    )
     value_clip_range: NonNegativeFloat = Field(
         0.2, description="how far a value pays to move in a step; 0 is no clipping"
     )

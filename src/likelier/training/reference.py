@@ -58,33 +58,45 @@ def load_reference(
                 policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress
             )
             return Reference([branch_sums(own) for own in logps], policy.content, policy.digest)
-        other = load_model(
-            reference,
-            tokenizer=policy.tokenizer,
-            dtype=master_dtype(policy.precision),
-            device=policy.scorer.device,
-            trust_remote_code=config.trust_remote_code,
-        )
-        _require_same_tokens(other.model, policy)
-        require_masters(other.model, policy.precision)
-        require_context(other.model, trees, name=other.name)
         with ExitStack() as stack:
-            stack.callback(silence_noise(other.model).undo)
-            if policy.precision == "bfloat16":
-                stack.enter_context(settled_halfway(other.model.parameters()))
-            choice = choose_way(other.model)
-            scorer = Scorer(
-                other.model,
-                dtype=policy.scorer.dtype,
-                way=choice.way,
-                own_head=choice.own_head,
-                max_tokens=policy.scorer.max_tokens,
-            )
-            stack.callback(scorer.close)
+            scorer = reference_scorer(config, reference, policy, trees, stack)
             content = content_digest(scorer)
             digest = model_digest(scorer, content=content)
             logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
         return Reference([branch_sums(own) for own in logps], content, digest)
+
+
+def reference_scorer(
+    config: TrainingConfig, reference: Any, policy: Policy, trees: Sequence[Tree], stack: ExitStack
+) -> Scorer:
+    """Another model in the form that scores the policy; `stack` puts it back as it was.
+
+    Raises:
+        UsageError: a reference of another vocabulary, or one whose context is too short for `trees`.
+    """
+    other = load_model(
+        reference,
+        tokenizer=policy.tokenizer,
+        dtype=master_dtype(policy.precision),
+        device=policy.scorer.device,
+        trust_remote_code=config.trust_remote_code,
+    )
+    _require_same_tokens(other.model, policy)
+    require_masters(other.model, policy.precision)
+    require_context(other.model, trees, name=other.name)
+    stack.callback(silence_noise(other.model).undo)
+    if policy.precision == "bfloat16":
+        stack.enter_context(settled_halfway(other.model.parameters()))
+    choice = choose_way(other.model)
+    scorer = Scorer(
+        other.model,
+        dtype=policy.scorer.dtype,
+        way=choice.way,
+        own_head=choice.own_head,
+        max_tokens=policy.scorer.max_tokens,
+    )
+    stack.callback(scorer.close)
+    return scorer
 
 
 def _require_same_tokens(model: Any, policy: Policy) -> None:

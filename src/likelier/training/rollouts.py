@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from likelier.data.trees import Tree, tree_of
+from likelier.engines.decoding import lowered
 from likelier.engines.drawing import Sampler
 from likelier.engines.rewards import Reward
 from likelier.engines.sampling import Prompt, SampledCompletion, sample
 from likelier.scoring.packing import make_pack, split_tree
 from likelier.scoring.scorer import Scorer
-from likelier.training.frozen import FrozenStart
+from likelier.training.frozen import FrozenOther, FrozenStart
 from likelier.training.policy import Policy
 
 
@@ -75,7 +76,7 @@ def rollout_seed(seed: int, step: int) -> int:
 
 def draw_rollout(
     policy: Policy,
-    reference: FrozenStart,
+    reference: FrozenStart | FrozenOther,
     reward: Reward,
     prompts: Sequence[Prompt],
     *,
@@ -90,7 +91,7 @@ def draw_rollout(
     """
     with policy.scorer.plain() as model:
         sampled = sample(
-            *(model, policy.tokenizer, prompts),
+            *(_drawn_from(model, policy), policy.tokenizer, prompts),
             n=n,
             max_new_tokens=max_new_tokens,
             sampler=sampler,
@@ -117,6 +118,12 @@ def draw_rollout(
         entropies=entropies,
         values=values[0] if values else None,
     )
+
+
+def _drawn_from(model: nn.Module, policy: Policy) -> nn.Module:
+    """The policy, in the precision of its products: half the bytes a token. What is learned from are log-probs by the
+    scorer, never the sampler's."""
+    return lowered(model, torch.bfloat16, copied=True) if policy.precision == "bfloat16" else model
 
 
 def num_scored(tree: Tree) -> int:
