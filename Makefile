@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := $(shell grep '^torch==' constraints.txt)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check bench bench-sampling theory million format clean
+.PHONY: help demo test check bench bench-sampling theory experiment million format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench    likelier against TRL on this machine'
 	@echo 'make bench-sampling  sampling against model.generate of transformers'
 	@echo 'make theory   algorithms against the exact frontier in small worlds: minutes, into docs/theory'
+	@echo 'make experiment  six methods on SmolLM2, reward against KL: hours, goes on where it was stopped'
 	@echo 'make million  likelier check on a million rows: its memory must stay under 1 GB'
 	@echo 'make format   put the code in its format'
 	@echo 'make clean    delete the environments and what tools have cached'
@@ -40,6 +41,9 @@ bench-sampling: .venv/installed .venv/model
 
 theory: .venv/installed
 	.venv/bin/python -m benchmarks.theory $(ARGS)
+
+experiment: .venv/installed .venv/model
+	.venv/bin/python examples/sentiment-cpu/experiment.py $(ARGS)
 
 million: .venv/installed
 	.venv/bin/python -m benchmarks.check_rows $(ARGS)
