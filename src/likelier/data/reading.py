@@ -132,15 +132,19 @@ def _is_dataset(data: Any) -> bool:
 
 def _source(item: Any) -> _Source:
     if isinstance(item, (str, Path)):
-        name, share = _split_share(str(item))
+        name, share = split_share(str(item))
         return _Source(name, raw_rows(name), share)
     if _is_dataset(item):
         return _Source("<dataset>", dataset_rows(item))
     return _Source(ROWS, enumerate(item, start=1))
 
 
-def _split_share(name: str) -> tuple[str, float]:
-    """The path and the share of `path=share`; a file whose very name has an `=` is itself."""
+def split_share(name: str) -> tuple[str, float]:
+    """The path and the share of `path=share`; a file whose very name has an `=` is itself.
+
+    >>> split_share("who/what:test=0.05")
+    ('who/what:test', 0.05)
+    """
     path, equals, tail = name.rpartition("=")
     if not equals or Path(name).exists():
         return name, 1.0

@@ -75,6 +75,10 @@ def evaluate(
 
 def main(config: EvaluateConfig) -> int:
     """The command; its exit code is 1 where a judge failed to answer."""
+    if config.dry_run:
+        from likelier.stages.evaluate_dry_run import dry_run
+
+        return dry_run(config, say=lambda text: print(text, file=sys.stderr, flush=True))
     inputs = Inputs(config.data, config.prompts, config.reward, config.chooser, config.judge_model, None)
     outcome = _evaluated(config, inputs, lambda text: print(text, file=sys.stderr, flush=True))
     if config.json_:

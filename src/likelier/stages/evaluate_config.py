@@ -91,6 +91,9 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
         None, description="bfloat16 where the processor has it, else float32"
     )
     trust_remote_code: bool = Field(False, description="run Python files that come with the model")
+    dry_run: bool = Field(
+        False, description="say what would be done and what it costs, load no weights, write nothing"
+    )
     json_: bool = Field(False, description="print the result as one JSON object on stdout")
 
     @field_validator("temperatures", "best_of", mode="before")

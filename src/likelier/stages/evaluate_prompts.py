@@ -9,6 +9,7 @@ from typing import Any
 from likelier.data.faults import Fault
 from likelier.data.files import raw_rows
 from likelier.data.prompts import read_prompt_records
+from likelier.data.reading import split_share
 from likelier.data.records import Record
 from likelier.engines.sampling import Prompt
 from likelier.errors import DataError
@@ -45,6 +46,8 @@ def baseline_texts(data: Any, column: str, records: Sequence[Record]) -> list[st
     >>> record = Record(file="<rows>", row=1, id="1", prompt="2 + 2 =", completions=[])
     >>> baseline_texts(rows, "human", [record])
     [' 4']
+    >>> baseline_texts([{"prompt": "2 + 2 =", "human": {"text": " 4", "finish": "stop"}}], "human", [record])
+    [' 4']
     """
     rows = _rows(data)
     texts = []
@@ -52,6 +55,8 @@ def baseline_texts(data: Any, column: str, records: Sequence[Record]) -> list[st
         value = rows.get(record.row, {}).get(column)
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
             value = value[0].get("content")  # one turn
+        elif isinstance(value, Mapping):
+            value = value.get("text")  # with its tokens, as `label` writes what was sampled
         if not isinstance(value, str) or not value.strip():
             what = "is empty" if isinstance(value, str) else "is missing" if value is None else "is no text"
             known = ", ".join(sorted(map(str, rows.get(record.row, {}))))
@@ -70,7 +75,8 @@ def _rows(data: Any) -> dict[int, Mapping[str, Any]]:
             raise DataError(
                 f"{data} holds prompts alone; --baseline needs rows with a column, as in a .jsonl file"
             )
-        numbered = [item for item in raw_rows(str(data)) if not isinstance(item, Fault)]
+        source = split_share(str(data))[0]
+        numbered = [item for item in raw_rows(source) if not isinstance(item, Fault)]
     else:
         numbered = list(enumerate(data, start=1))
     return {number: value for number, value in numbered if isinstance(value, Mapping)}

@@ -76,6 +76,10 @@ def main(config: LabelConfig) -> int:
         from likelier.stages.label_human import label_human
 
         return label_human(config)
+    if config.dry_run:
+        from likelier.stages.label_dry_run import dry_run
+
+        return dry_run(config, say=lambda text: print(text, file=sys.stderr))
     labelled = _by_machine(config, _named(config), say=lambda text: print(text, file=sys.stderr))
     if config.json_:
         print(as_json(labelled.result))

@@ -21,7 +21,7 @@ _SETTINGS_OF: dict[tuple[Labeller, ...], tuple[str, ...]] = {
         "annotators", "overlap", "rank", "pairs_per_prompt", "strength", "repeat_share", "guidelines", "ties",
         "disagreements", "host", "port", "browser", "export_only",
     ),
-    ("reward", "judge"): ("pairs", "min_gap", "json_"),
+    ("reward", "judge"): ("pairs", "min_gap", "json_", "dry_run"),
     ("reward", "human"): ("seed",),
 }  # fmt: skip
 OWN_SETTINGS = {name: readers for readers, names in _SETTINGS_OF.items() for name in names}
@@ -80,6 +80,10 @@ class LabelConfig(JudgeConfig):
     browser: bool = Field(default=True, description="human: open the page")
     export_only: bool = Field(
         default=False, description="human: write the files from earlier labels, and end"
+    )
+    dry_run: bool = Field(
+        False,
+        description="reward, judge: say what would be done and what it costs, load no weights, write nothing",
     )
     json_: bool = Field(False, description="print a summary as one JSON object on stdout")
 

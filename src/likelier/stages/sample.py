@@ -20,6 +20,7 @@ from typing import Any
 
 from likelier.config import named
 from likelier.data.unfinished import partial_path
+from likelier.engines.blueprints import NOTHING_DONE, blueprint
 from likelier.engines.sampling import SampledCompletion, SampledPrompt, encode_prompts
 from likelier.errors import UsageError
 from likelier.stages.sample_config import SampleConfig
@@ -58,12 +59,34 @@ def main(config: SampleConfig) -> int:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    if config.dry_run:
+        return _dry_run(config, say)
     work = _sample(config, config.model, config.prompts, None, say)
     if config.json_:
         print(json.dumps(work.summary()))
     elif config.out is None:
         for row in work.rows:
             print(json.dumps(row))
+    return 0
+
+
+def _dry_run(config: SampleConfig, say: Say) -> int:
+    """What would be asked of whom, and what it costs at most."""
+    if config.out is not None:
+        _check_out(config, config.out)
+    prompts = read_prompts(config, config.prompts, say)
+    answers = len(prompts) * config.n
+    most = answers * config.max_new_tokens
+    found: dict[str, Any] = {"prompts": len(prompts), "answers": answers, "new_tokens_at_most": most}
+    told = f"{answers:,} answers to {len(prompts):,} prompts, {most:,} new tokens at most"
+    if config.engine == "openai":
+        told += f", from {config.model} at {config.base_url}"
+    else:
+        model = blueprint(config.model, trust_remote_code=config.trust_remote_code)
+        found["prompt_tokens"] = model.reads(prompts, max_new_tokens=config.max_new_tokens)
+        told += f" after {found['prompt_tokens']:,} of prompts; {model.costs(found['prompt_tokens'] + most)}"
+    say(told)
+    print(json.dumps(found) if config.json_ else NOTHING_DONE)
     return 0
 
 

@@ -58,6 +58,9 @@ class SampleConfig(StageConfig):
     skip_bad_rows: bool = Field(False, description="leave unusable rows out, and print how many of each kind")
     resume: bool = Field(False, description="go on with what a stopped run of the same settings has left")
     overwrite: bool = Field(False, description="replace the file, and what a stopped run has left")
+    dry_run: bool = Field(
+        False, description="say what would be done and what it costs, load no weights, write nothing"
+    )
     json_: bool = Field(False, description="print a summary as one JSON object on stdout")
 
     @model_validator(mode="after")

@@ -1,0 +1,123 @@
+"""`likelier evaluate --dry-run`: whose answers would be measured, on what, and what it costs at most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from likelier.data.records import Record
+from likelier.data.splitting import split_by_prompt
+from likelier.data.usable import usable_records
+from likelier.engines.blueprints import NOTHING_DONE, Blueprint, blueprint, reward_blueprint
+from likelier.engines.rubric import Rubric
+from likelier.errors import UsageError
+from likelier.stages.evaluate_config import EvaluateConfig
+from likelier.stages.evaluate_contest import is_samples
+from likelier.stages.evaluate_output import Say, check_folder
+from likelier.stages.evaluate_prompts import asked, baseline_texts, read_prompts
+from likelier.training.stored import StoredRun, stored_run
+
+
+def dry_run(config: EvaluateConfig, *, say: Say) -> int:
+    """Reads settings, prompts or rows, run folders and configurations; returns the exit code.
+
+    Raises:
+        UsageError, DataError, ModelError: whatever the evaluation itself would refuse before it begins.
+    """
+    check_folder(config)
+    if config.what == "preferences":
+        found, told = _of_rows(config, say)
+    else:
+        found, told = _of_prompts(config, say)
+    for line in told:
+        say(line)
+    print(json.dumps(found) if config.json_ else NOTHING_DONE)
+    return 0
+
+
+def _of_rows(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[str]]:
+    records = usable_records(config, config.data, say)
+    if config.eval_share is not None:
+        records = split_by_prompt(records, config.eval_share, seed=0)[1]
+    models = [_model(config, stored_run(name)) for name in config.runs]
+    characters = sum(len(str(one.content)) for record in records for one in record.completions)
+    told = f"{len(records):,} rows ({characters:,} characters of answers) scored by {len(models)} models: "
+    return {"rows": len(records), "models": len(models)}, [told + ", ".join(model.name for model in models)]
+
+
+def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[str]]:
+    files = [name for name in (*config.runs, config.against or "") if is_samples(name)]
+    data = config.prompts or (files[0] if files else None)
+    if data is None:
+        raise UsageError("evaluate winrate needs --prompts, unless one side is a file of samples")
+    records = read_prompts(config, data, say=say)
+    if config.baseline is not None:
+        baseline_texts(data, config.baseline, records)
+    names = dict.fromkeys([*config.runs, *([config.against] if config.against else [])])
+    runs = [stored_run(name) for name in names if not is_samples(name)]
+    told, policies, tokens = [], 0, 0
+    for run in runs:
+        model, times = _model(config, run), _times(config, run)
+        own = times * _tokens(config, model, records)
+        policies, tokens = policies + times, tokens + own
+        told.append(f"{run.name}: answers of {times} policies or temperatures; {model.costs(own)}")
+    found = {"prompts": len(records), "policies": policies, "tokens_at_most": tokens}
+    if config.what == "frontier":
+        told += _reference(config, runs, records)
+    told.append(_referee(config))
+    return found, [f"{len(records):,} prompts, {tokens:,} tokens read and written at most", *told]
+
+
+def _times(config: EvaluateConfig, run: StoredRun) -> int:
+    """How often a run answers the prompts."""
+    if config.what == "frontier":
+        return len(run.policies)
+    return len(config.temperatures) if config.what == "temperature" else 1
+
+
+def _tokens(config: EvaluateConfig, model: Blueprint, records: Sequence[Record]) -> int:
+    answers = config.n or (4 if config.what == "frontier" else 1)
+    read = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
+    return read + len(records) * answers * config.max_new_tokens
+
+
+def _reference(config: EvaluateConfig, runs: Sequence[StoredRun], records: Sequence[Record]) -> list[str]:
+    """What distances are measured from; every answer costs a pass of it besides."""
+    names = {config.reference} if config.reference else {run.reference for run in runs}
+    if len(names) > 1 or None in names:
+        raise UsageError(
+            "the runs were held to different references, or do not say to which: --reference MODEL"
+        )
+    model = blueprint(str(names.pop()), trust_remote_code=config.trust_remote_code)
+    drawn = max([config.n or 4, *config.best_of])
+    if config.chooser is not None:
+        reward_blueprint(config.chooser)
+    tokens = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
+    tokens += len(records) * drawn * config.max_new_tokens
+    return [f"reference: {model.costs(tokens)}, and a pass over every other answer"]
+
+
+def _referee(config: EvaluateConfig) -> str:
+    if config.judge_model is None:
+        model = reward_blueprint(config.reward)
+        size = "" if model is None else f" ({model.parameters:,} parameters)"
+        return f"every answer is scored by {config.reward}{size}"
+    Rubric.read(config.rubric)
+    if config.judge == "local":
+        blueprint(config.judge_model)
+    return f"every pair is two questions to {config.judge_model}"
+
+
+def _model(config: EvaluateConfig, run: StoredRun) -> Blueprint:
+    """A run's model as it lies there, or what it was started from."""
+    last = run.policies[-1]
+    name = last.model or run.settings.get("model")
+    classifies = config.what == "preferences" and _classifies(str(name))
+    return blueprint(str(name), classifies=classifies, trust_remote_code=config.trust_remote_code)
+
+
+def _classifies(name: str) -> bool:
+    path = Path(name) / "config.json"
+    return path.is_file() and "ForSequenceClassification" in path.read_text(encoding="utf-8")
