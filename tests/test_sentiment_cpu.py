@@ -71,9 +71,8 @@ def test_a_step_that_is_done_is_not_done_again(
         experiment.run(answers, tmp_path)
     assert len((tmp_path / "commands.sh").read_text().splitlines()) == 1
     assert len(answers.done.read_text().splitlines()) == experiment.QUICK.train
-    missing = experiment.Step(
-        "bad", ("label", str(tmp_path / "none.jsonl"), "--with", "reward"), tmp_path / "x"
-    )
+    words = ("label", str(tmp_path / "none.jsonl"), "--with", "reward")
+    missing = experiment.Step("bad", words, tmp_path / "x", resumes=False)
     with pytest.raises(SystemExit, match="bad: the command ended with"):
         experiment.run(missing, tmp_path)
 
