@@ -33,6 +33,8 @@ from likelier.stages.label_pairs import cases_of
 from likelier.stats.intervals import wilson
 from tests.engines.stub_server import DROP, HALF, HANG, Status, StubServer, Text, answers
 from tests.engines.test_rubric import blocks
+from tests.source_tree import ROOT
+from tests.stages.test_sample_kills import drive
 
 RUBRIC = "{prompt}\n{answer_a}\n{answer_b}\n{verdict}"
 
@@ -301,6 +303,36 @@ def test_killed_and_run_again_is_as_never_stopped(own_cache: Path) -> None:
     assert [row | {"time": ""} for row in killed] == [row | {"time": ""} for row in whole]
     assert len(whole) == 24
     assert [unjudged("whole.unjudged.jsonl"), unjudged("killed.unjudged.jsonl")] == [1, 1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_model_here_that_is_killed_is_as_never_stopped(
+    own_cache: Path, patient_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes: killed twice before an answer is kept, once before the file takes its name."""
+    rows = [sampled(f"p{n}", f"say {n}", "a", "a b", f"{n} " * (n + 1)) for n in range(3)]
+    Path("s.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["label", "s.jsonl", "--with", "judge", "--judge", "local", "--judge-model", str(patient_llama)]
+    words += ["--verdict", "log-odds", "--precision", "float32", "--out"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+
+    def order(out: str, **more: Any) -> dict[str, Any]:
+        return {"words": [*words, out], "stderr": "err", **more}
+
+    monkeypatch.setenv("LIKELIER_CACHE", str(own_cache / "one"))
+    (whole,) = drive([order("whole.jsonl")])
+    assert whole["code"] == 0, whole
+    total = in_cache(own_cache / "one")
+    assert total == 2 * 3 * 3  # both orders of every pair
+    monkeypatch.setenv("LIKELIER_CACHE", str(own_cache / "two"))
+    # The third has 7 answers left to ask for before it writes; the last would die if it asked for one again.
+    points = [("put", 5), ("put", 8), ("rename", 1), ("put", 1)]
+    results = drive([order("killed.jsonl", at=at, nth=nth) for at, nth in points])
+    assert [result["code"] for result in results] == [*[-signal.SIGKILL] * 3, 0], results
+    assert in_cache(own_cache / "two") == total
+    found, expected = lines("killed.jsonl"), lines("whole.jsonl")
+    assert [row | {"time": ""} for row in found] == [row | {"time": ""} for row in expected]
+    assert len(found) > 0
 
 
 def in_cache(folder: Path) -> int:
