@@ -9,22 +9,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from likelier.cli import parse
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "sentiment-cpu" / "experiment.py"
+FOLDER = Path(__file__).parents[1] / "examples" / "sentiment-cpu"
 
 
-@pytest.fixture(scope="module")
-def experiment() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sentiment_cpu_experiment", SCRIPT)
+def loaded(name: str) -> ModuleType:
+    """A script of the example."""
+    spec = importlib.util.spec_from_file_location(f"sentiment_cpu_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look it up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def experiment() -> ModuleType:
+    return loaded("experiment")
 
 
 def steps_of(experiment: ModuleType, out: Path) -> list[Any]:
@@ -50,7 +56,7 @@ def test_what_a_step_reads_is_there_when_it_runs(experiment: ModuleType, tmp_pat
     there = {"prompts-train.jsonl", "prompts-held-out.jsonl"}
     for step in steps_of(experiment, tmp_path):
         words = [Path(word) for word in step.words if word.startswith(str(tmp_path))]
-        made = step.done if step.done.name != "manifest.json" else step.done.parent
+        made = step.done.parent if step.done.name.endswith("manifest.json") else step.done
         for path in words:
             relative = path.relative_to(tmp_path)
             known = path == made or any(str(part) in there for part in (relative, *relative.parents))
@@ -83,3 +89,40 @@ def test_the_baseline_is_a_column(experiment: ModuleType, tmp_path: Path) -> Non
     experiment.baseline_rows(tmp_path)
     (made,) = map(json.loads, (tmp_path / "baseline-rows.jsonl").read_text().splitlines())
     assert made == {"id": "a", "prompt": "p", "answer": "first"}
+
+
+def test_areas_and_their_difference_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One point each: a triangle up to its KL, then a rectangle up to 10 nats."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    results = loaded("results")
+
+    def point(reward: float, kl: float) -> Any:
+        return results.Point(setting="s", step=1, rewards=np.array([reward] * 4), kl=np.array([kl] * 4))
+
+    reached = {"dpo": (0.5, 4.0), "ppo": (0.3, 2.0), "ppo-gt": (0.4, 2.0), "unlikelihood": (-0.1, 3.0)}
+    reached |= {"preferred-ft": (0.1, 30.0), "best-of-n": (0.2, 1.0)}
+    costs = {f"{m}-{s}": {"seconds": 2.0, "flop": 3.0} for m, own in results.SWEEP.items() for s in own}
+    seeds = [
+        results.Seed(
+            prompts=list("abcd"),
+            start=point(0.0, 0.0),
+            points={method: [point(*own)] for method, own in reached.items()},
+            costs=costs,
+            sweeps={"start": {0.0: dict.fromkeys("abcd", 0.5), 1.0: dict.fromkeys("abcd", 0.4)}},
+        )
+        for _ in range(2)
+    ]
+    found = results.found_in(seeds)
+    areas = {method: own["area"].value for method, own in found["areas"].items()}
+    assert areas["dpo"] == pytest.approx(0.5 * 4 / 2 + 0.5 * 6)
+    assert areas["ppo"] == pytest.approx(0.3 * 2 / 2 + 0.3 * 8)
+    assert areas["unlikelihood"] == pytest.approx(0.0)  # below the start the envelope stays with the start
+    assert areas["preferred-ft"] == pytest.approx(0.1 / 30 * 100 / 2)
+    assert found["areas"]["ppo"]["dpo_less_this"].value == pytest.approx(areas["dpo"] - areas["ppo"])
+    assert found["areas"]["ppo"]["dpo_less_this"].clusters == 4
+    assert found["areas"]["ppo"]["dpo_less_this_over_seeds"].n == 2
+    # Both seeds: surely less reward, or beyond a nat a token.
+    assert found["collapsed"]["dpo"] == [0, 2]
+    assert found["collapsed"]["unlikelihood"] == found["collapsed"]["preferred-ft"] == [2, 2]
+    assert found["temperatures"]["start"]["1.0"]["below_the_best"].value == pytest.approx(0.1)
+    assert "| ppo | " in results.page(found)

@@ -145,7 +145,7 @@ def _evaluation(out: Path, folder: Path, model: str, seed: int, scale: Scale) ->
     yield Step(
         f"seed {seed}: frontier",
         ("evaluate", "frontier", *names, *flags(given)),
-        frontier / "manifest.json",
+        frontier / "frontier.manifest.json",
         resumes=False,
     )
     baseline = folder / "baseline.jsonl"
@@ -159,7 +159,7 @@ def _evaluation(out: Path, folder: Path, model: str, seed: int, scale: Scale) ->
     yield Step(
         f"seed {seed}: temperatures",
         ("evaluate", "temperature", model, *middle, *flags(given)),
-        temperature / "manifest.json",
+        temperature / "temperature.manifest.json",
         resumes=False,
     )
 
@@ -204,6 +204,8 @@ def run(step: Step, out: Path) -> None:
         raise SystemExit(
             f"{step.name}: the command ended with {code}; the experiment goes on from here when run again"
         )
+    if not step.done.exists():
+        raise SystemExit(f"{step.name}: the command ended well, and {step.done} is not there")
     with (out / "seconds.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step.name, "seconds": time.perf_counter() - started}) + "\n")
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from likelier.stats import mean_interval
-from likelier.stats.frontier import compute_frontier, kl_frontier
+from likelier.stats.frontier import area_shares, compute_frontier, kl_frontier
 
 POINTS = st.lists(st.tuples(st.integers(0, 20), st.integers(-10, 10)), min_size=1, max_size=7)
 
@@ -151,3 +151,16 @@ def test_what_is_no_table_is_refused():
 
 def test_one_prompt_gives_no_interval():
     assert kl_frontier([[0.0], [1.0]], [[0.0], [2.0]], start=0, to=3.0).area.interval is None
+
+
+def test_shares_of_an_area_average_to_it_and_their_differences_to_that_of_two():
+    draws = np.random.default_rng(3)
+    rewards, costs = draws.normal(size=(5, 40)).cumsum(axis=0), draws.gamma(2.0, size=(5, 40)).cumsum(axis=0)
+    rewards[0] = costs[0] = 0.0
+    shares = area_shares(rewards, costs, to=8.0)
+    found = kl_frontier(rewards, costs, start=0, to=8.0).area
+    assert shares.mean() == pytest.approx(found.value)
+    assert mean_interval(shares).low == pytest.approx(found.low)
+    other = area_shares(rewards[:3], costs[:3], to=8.0)
+    less = kl_frontier(rewards[:3], costs[:3], start=0, to=8.0).area.value
+    assert (shares - other).mean() == pytest.approx(found.value - less)

@@ -131,6 +131,21 @@ def compute_frontier(
     )
 
 
+def area_shares(rewards: npt.ArrayLike, costs: npt.ArrayLike, *, to: float) -> Floats:
+    """What each prompt adds to the area of `kl_frontier`, `[prompts]`; the first point is where training started.
+
+    The area is their mean, and that of the difference of two sets of points, measured on the same prompts, is the mean
+    of the differences: an interval paired over prompts follows.
+
+    Raises:
+        ValueError: as `kl_frontier` does.
+
+    >>> float(area_shares([[0, 0], [1, 3], [0, 2], [2, 4]], [[0, 0], [1, 1], [2, 2], [4, 4]], to=5.0).mean())
+    11.5
+    """
+    return _shares(*_tables(rewards, costs), _concave_weights, 0, to)
+
+
 def _tables(rewards: npt.ArrayLike, costs: npt.ArrayLike) -> tuple[Floats, Floats]:
     reward_rows, cost_rows = np.asarray(rewards, np.float64), np.asarray(costs, np.float64)
     if reward_rows.ndim != 2 or reward_rows.shape != cost_rows.shape or 0 in reward_rows.shape:
@@ -205,7 +220,11 @@ def _stair_weights(places: Floats, means: Floats, start: float, to: float) -> li
 
 
 def _area(rewards: Floats, costs: Floats, weigh: _Weigh, start: int, to: float, level: float) -> Estimate:
-    """The mean over prompts of what each adds: half by the envelope of all, half by one that it has no part in."""
+    return mean_interval(_shares(rewards, costs, weigh, start, to), level=level)
+
+
+def _shares(rewards: Floats, costs: Floats, weigh: _Weigh, start: int, to: float) -> Floats:
+    """What each prompt adds: half by the envelope of all, half by one that it has no part in."""
     origin, prompts = float(costs[start].mean()), rewards.shape[1]
     if not to > origin:
         raise ValueError(f"an area from {origin} to {to} is none")
@@ -216,7 +235,7 @@ def _area(rewards: Floats, costs: Floats, weigh: _Weigh, start: int, to: float, 
             here = np.arange(prompts) % _FOLDS == fold
             apart = _added(rewards, costs, weigh, start, (origin, to), of=here, by=~here)
             added[here] = (added[here] + apart) / 2.0
-    return mean_interval(added, level=level)
+    return added
 
 
 def _added(
