@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from likelier.stages.report import report
@@ -133,6 +136,28 @@ def test_nothing_overflows_the_page(browser: Any, many: Path, width: int) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.closest('.scroll'))")
     assert errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_evaluations_picture_stands_on_the_pages_ground(browser: Any, tmp_path: Path, scheme: str) -> None:
+    """What an evaluation drew is black on white; by night its ground is the page's, and its ink light."""
+    run = write_run(tmp_path / "run", settings={}, metrics=[step(1, loss=0.7)])
+    write_winrate(tmp_path / "compared", runs=[run.name], words="word")
+    square = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 200 100'><rect x='80' width='40' height='50'/></svg>"
+    (tmp_path / "compared" / "winrate.svg").write_text(square)
+    report([run, tmp_path / "compared"], out=tmp_path / "page.html")
+    page = opened(
+        browser, tmp_path / "page.html", [], viewport={"width": 1280, "height": 800}, color_scheme=scheme
+    )
+    drawn = page.locator(".drawn img").first
+    drawn.scroll_into_view_if_needed()
+    pixels = plt.imread(io.BytesIO(drawn.screenshot()))[..., :3]
+    ground = page.evaluate("getComputedStyle(document.querySelector('.drawn')).backgroundColor")
+    wanted = [int(part) / 255 for part in re.findall(r"\d+", ground)[:3]]
+    assert pixels[20, 20] == pytest.approx(wanted, abs=0.02)
+    brightness = pixels.mean(axis=2)
+    ink = brightness.min() if scheme == "light" else brightness.max()
+    assert abs(ink - np.mean(wanted)) > 0.5
 
 
 def test_answers_are_filtered_and_runs_come_forward(browser: Any, many: Path) -> None:
