@@ -38,7 +38,8 @@ def arguments() -> argparse.Namespace:
 def likelier_side(options: argparse.Namespace) -> Callable[[Sequence[str]], Answers]:
     """`likelier sample`'s own engine, with weights in bfloat16 as it has them, or as loaded."""
     from likelier.engines.decoding import generation_copy
-    from likelier.engines.sampling import Prompt, sample
+    from likelier.engines.prompts import Prompt
+    from likelier.engines.sampling import sample
     from likelier.models.loading import load_model
 
     loaded = load_model(options.model)

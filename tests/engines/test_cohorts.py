@@ -118,7 +118,8 @@ def test_frequencies_that_follow_the_longest_position_keep_cohorts_apart() -> No
 
 
 def test_the_model_keeps_its_attention(tokenizer: Any) -> None:
-    from likelier.engines.sampling import Prompt, sample
+    from likelier.engines.prompts import Prompt
+    from likelier.engines.sampling import sample
 
     model = tiny("llama", dtype=torch.float32, vocab_size=len(tokenizer))
     prompts = [Prompt(id="a", content="A"), Prompt(id="b", content="The cat sat on the mat. " * 3)]

@@ -11,7 +11,8 @@ import torch
 
 from likelier.engines.divergence import estimate_kl
 from likelier.engines.drawing import Sampler
-from likelier.engines.sampling import Prompt, sample
+from likelier.engines.prompts import Prompt
+from likelier.engines.sampling import sample
 from tests.models.families import tiny
 
 PROMPTS = [

@@ -11,13 +11,8 @@ import torch
 from likelier.engines import decoding
 from likelier.engines.decoding import generation_copy
 from likelier.engines.drawing import Sampler
-from likelier.engines.sampling import (
-    Prompt,
-    SampledPrompt,
-    encode_prompts,
-    sample,
-    sample_each,
-)
+from likelier.engines.prompts import Prompt, encode_prompts
+from likelier.engines.sampling import SampledPrompt, sample, sample_each
 from likelier.engines.stopping import Stopping, stop_tokens
 from likelier.errors import DataError, ModelError, UsageError
 from tests.models.families import tiny
@@ -378,3 +373,11 @@ def test_ties_are_counted_by_the_precision_of_the_logits(dtype: torch.dtype) -> 
     # Of two exponentials the larger over the smaller is at least 1 - eps apart from 1 with probability eps / 2.
     expected = len(keys) * torch.finfo(dtype).eps / 2
     assert abs(sum(ties) - expected) <= 4 * expected**0.5 + 1
+
+
+def test_a_model_without_numbers_is_told_of(tokenizer: Any) -> None:
+    model = tiny("llama", dtype=torch.float32, vocab_size=len(tokenizer))
+    with torch.no_grad():
+        next(model.parameters())[5:] = torch.nan
+    with pytest.raises(ModelError, match=r"prompt 'only': the model's scores .* are no numbers"):
+        sample(model, tokenizer, [Prompt(id="only", content="The cat")], n=2, max_new_tokens=3)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from likelier import cli
-from likelier.engines.sampling import Prompt, sample
+from likelier.engines.prompts import Prompt
+from likelier.engines.sampling import sample
 from likelier.models.loading import load_model
 from likelier.stats import mean_interval
 from tests.source_tree import ROOT

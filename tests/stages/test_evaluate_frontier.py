@@ -22,7 +22,8 @@ import likelier
 from likelier import cli
 from likelier.engines import kept_answers
 from likelier.engines.divergence import estimate_kl
-from likelier.engines.sampling import Prompt, sample
+from likelier.engines.prompts import Prompt
+from likelier.engines.sampling import sample
 from likelier.models.loading import load_model
 from likelier.stages import evaluate_frontier
 from likelier.stats import mean_interval

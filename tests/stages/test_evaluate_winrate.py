@@ -13,7 +13,8 @@ import pytest
 import likelier
 from likelier import cli
 from likelier.engines.drawing import Sampler
-from likelier.engines.sampling import Prompt, sample
+from likelier.engines.prompts import Prompt
+from likelier.engines.sampling import sample
 from likelier.errors import WorkError
 from likelier.models.loading import load_model
 from likelier.stats import accuracy_interval

@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 import likelier
 from likelier import cli
 from likelier.engines.drawing import Sampler
+from likelier.engines.prompts import Prompt
 from likelier.engines.rewards import resolve_reward
-from likelier.engines.sampling import Prompt
 from likelier.errors import DataError, ModelError, UsageError, WorkError
 from likelier.models.adapters import add_lora
 from likelier.training import rollouts

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from likelier.engines.divergence import estimate_kl
-from likelier.engines.sampling import Prompt, SampledPrompt, sample
+from likelier.engines.prompts import Prompt
+from likelier.engines.sampling import SampledPrompt, sample
 from likelier.errors import DataError
 from likelier.scoring.scorer import Scorer
 from likelier.stats.repetition import repetition

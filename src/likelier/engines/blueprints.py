@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.rewards import resolve_reward
-from likelier.engines.sampling import Prompt, check_context, encode_prompts
 from likelier.errors import ModelError, UsageError
 from likelier.models.loading import load_tokenizer
 from likelier.models.quiet import quiet_transformers

@@ -10,7 +10,8 @@ Whether a model can be run so is decided by comparing numbers on a small copy of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from likelier.engines.decoding import Prefix, filled, read_prompts
+from likelier.engines.mixing import parts_of
 from likelier.errors import ModelError
 from likelier.models.shrinking import shrunken
 from likelier.scoring.scorer import causal_model
@@ -156,9 +158,26 @@ def _ordinary(
     return found
 
 
+@contextmanager
+def cohorts_in(model: Any) -> Iterator[None]:
+    """Inside, attention is `ATTENTION`; afterwards what it was."""
+    before = [(part, part.config._attn_implementation) for part in parts_of(model)]
+    for part, _ in before:
+        part.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        for part, own in before:
+            part.set_attn_implementation(own)
+
+
 @torch.inference_mode()
 def takes_cohorts(model: Any) -> bool:
     """Whether a small copy of `model` gives the same logits in cohorts as on its own, past every window."""
+    return all(_takes_cohorts(part) for part in parts_of(model))
+
+
+def _takes_cohorts(model: Any) -> bool:
     if model.config._attn_implementation != "sdpa" or _frequencies_vary(model.config.get_text_config()):
         return False
     try:

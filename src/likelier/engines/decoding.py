@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from likelier.engines.mixing import num_layers, parts_of
 from likelier.errors import ModelError
 
 PROMPTS = 8
@@ -154,14 +155,15 @@ def lowered(model: nn.Module, dtype: torch.dtype | None, *, copied: bool) -> nn.
 
 def check_can_decode(model: Any) -> None:
     """Raises `ModelError` for a model whose state is more than keys and values."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-    strange = sorted(kinds - {"full_attention", "sliding_attention", "chunked_attention"})
-    if strange or getattr(model, "_is_stateful", False):
-        kind = strange[0] if strange else "recurrent state"
-        raise ModelError(
-            f"{type(model).__name__} cannot be sampled from here: it has {kind} layers; "
-            "serve it behind an OpenAI-compatible address instead"
-        )
+    for part in parts_of(model):
+        kinds = set(getattr(part.config.get_text_config(), "layer_types", None) or ["full_attention"])
+        strange = sorted(kinds - {"full_attention", "sliding_attention", "chunked_attention"})
+        if strange or getattr(part, "_is_stateful", False):
+            kind = strange[0] if strange else "recurrent state"
+            raise ModelError(
+                f"{type(part).__name__} cannot be sampled from here: it has {kind} layers; "
+                "serve it behind an OpenAI-compatible address instead"
+            )
 
 
 def _read_block(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Prefix:
@@ -170,7 +172,7 @@ def _read_block(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Prefix:
     tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     padding = torch.tensor([width - len(prompt) for prompt in prompts], device=device)
     visible = torch.arange(width, device=device) >= padding[:, None]
-    layers = [BufferLayer(width) for _ in range(_num_layers(model))]
+    layers = [BufferLayer(width) for _ in range(num_layers(model))]
     logits = _forward(model, tokens, visible, layers, slice_start=width - HEAD_ROWS)[:, -1]
     return Prefix(model, layers, visible, logits)
 
@@ -190,7 +192,3 @@ def _forward(
         logits_to_keep=torch.arange(slice_start, tokens.shape[1], device=tokens.device),
     ).logits
     return logits
-
-
-def _num_layers(model: Any) -> int:
-    return int(model.config.get_text_config(decoder=True).num_hidden_layers)

@@ -15,15 +15,9 @@ from likelier.data.canonical import digest
 from likelier.engines.decoding import check_can_decode, lowered
 from likelier.engines.divergence import Estimator, estimate_kl
 from likelier.engines.drawing import Sampler
+from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.reply_cache import ReplyCache
-from likelier.engines.sampling import (
-    Prompt,
-    SampledCompletion,
-    SampledPrompt,
-    check_context,
-    encode_prompts,
-    sample_each,
-)
+from likelier.engines.sampling import SampledCompletion, SampledPrompt, sample_each
 from likelier.engines.stopping import stop_tokens
 from likelier.errors import UsageError
 from likelier.models.identity import forward_config_digest, weights_digest

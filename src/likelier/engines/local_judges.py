@@ -17,9 +17,10 @@ from likelier.data.trees import tree_of
 from likelier.engines.decoding import generation_copy
 from likelier.engines.drawing import Sampler
 from likelier.engines.judges import Answered, Said
+from likelier.engines.prompts import Prompt, encode_prompts
 from likelier.engines.protocol import Failure
 from likelier.engines.rubric import LEAD
-from likelier.engines.sampling import Prompt, SampledPrompt, encode_prompts, sample_each
+from likelier.engines.sampling import SampledPrompt, sample_each
 from likelier.errors import ModelError
 from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.loading import Loaded, load_model

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,25 +17,18 @@ import torch
 from torch import Tensor
 
 from likelier.data.records import Content
-from likelier.engines.cohorts import ATTENTION, read_tokens, takes_cohorts
+from likelier.engines.cohorts import cohorts_in, read_tokens, takes_cohorts
 from likelier.engines.decoding import Prefix, check_can_decode, filled, read_prompts, width_of
 from likelier.engines.drawing import Sampler
 from likelier.engines.noise import draw_key
+from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.stopping import Stopping, stop_tokens
-from likelier.errors import DataError, ModelError
+from likelier.errors import ModelError
 
 ROWS = 64
 """Samples in one forward. Memory is `ROWS` times the keys and values of one prompt and answer."""
 FEW = 8
 """Ended samples are left in their places until so many can be replaced at once: a cohort's buffer is then copied."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What is asked; `id` is part of the random numbers of its samples."""
-
-    id: str
-    content: Content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,24 +121,21 @@ def sample_each(
     stopping = Stopping(tokenizer, stop_tokens(model, tokenizer), stop)
     answers: list[dict[int, SampledCompletion]] = [{} for _ in prompts]
     decoder = _Decoder(model, prompts, encoded, n, max_new_tokens, sampler or Sampler())
-    before = model.training, model.config._attn_implementation
+    training = model.training
     model.eval()
-    if decoder.mixed:
-        model.set_attn_implementation(ATTENTION)
     try:
-        while decoder.admit():
-            ended = decoder.step(stopping)
-            for row in ended:
-                own = answers[row.number]
-                own[row.index] = _finished(row, stopping)
-                if len(own) == n:
-                    yield row.number, _gathered(prompts[row.number], encoded[row.number], own)
-            if ended and on_progress is not None:
-                on_progress(len(ended))
+        with cohorts_in(model) if decoder.mixed else nullcontext():
+            while decoder.admit():
+                ended = decoder.step(stopping)
+                for row in ended:
+                    own = answers[row.number]
+                    own[row.index] = _finished(row, stopping)
+                    if len(own) == n:
+                        yield row.number, _gathered(prompts[row.number], encoded[row.number], own)
+                if ended and on_progress is not None:
+                    on_progress(len(ended))
     finally:
-        model.train(before[0])
-        if decoder.mixed:
-            model.set_attn_implementation(before[1])
+        model.train(training)
 
 
 @dataclass(slots=True)
@@ -265,6 +256,7 @@ class _Decoder:
             draw_key(self._sampler.seed, self._prompts[row.number].id, row.index, position)
             for row in cohort.rows
         ]
+        self._require_numbers(cohort)
         draw = self._sampler.draw(logits, keys)
         ended = []
         for row, token, logp, tie in zip(cohort.rows, draw.tokens, draw.logps, draw.ties, strict=True):
@@ -277,6 +269,16 @@ class _Decoder:
             if row.ended:
                 ended.append(row)
         return torch.tensor(draw.tokens, device=logits.device), ended
+
+    def _require_numbers(self, cohort: _Cohort) -> None:
+        """Raises `ModelError` for a row without scores: what is no number in a forward is so for all its tokens."""
+        lost = cohort.prefix.logits[: len(cohort.rows), 0].isnan()
+        for row, is_lost in zip(cohort.rows, lost.tolist(), strict=True):
+            if is_lost and not row.ended:
+                raise ModelError(
+                    f"prompt {self._prompts[row.number].id!r}: the model's scores of the next token are no numbers"
+                    " (NaN): its weights may be damaged; a model in float64 may need float32"
+                )
 
 
 def _by_width(lengths: list[int], n: int) -> list[list[tuple[int, int]]]:
@@ -302,40 +304,3 @@ def _finished(row: _Row, stopping: Stopping) -> SampledCompletion:
 def _gathered(prompt: Prompt, tokens: list[int], answers: dict[int, SampledCompletion]) -> SampledPrompt:
     completions = [answers[index] for index in range(len(answers))]
     return SampledPrompt(id=prompt.id, prompt=prompt.content, prompt_tokens=tokens, completions=completions)
-
-
-def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of each prompt: messages through the chat template and up to the answer's first token."""
-    if len({prompt.id for prompt in prompts}) < len(prompts):
-        raise DataError("two prompts share an id; ids must differ, since samples are drawn by them")
-    encoded = []
-    for prompt in prompts:
-        if isinstance(prompt.content, str):
-            tokens = tokenizer(prompt.content)["input_ids"]
-        elif not getattr(tokenizer, "chat_template", None):
-            raise ModelError(
-                f"prompt {prompt.id!r} is a list of messages, and the model's tokenizer has no chat template: "
-                "give prompts as plain text, or take a model that was trained to chat"
-            )
-        else:
-            text = tokenizer.apply_chat_template(prompt.content, tokenize=False, add_generation_prompt=True)
-            tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not tokens:
-            raise DataError(f"prompt {prompt.id!r} is empty: give it text, or a tokenizer with a start token")
-        encoded.append(list(tokens))
-    return encoded
-
-
-def check_context(
-    model: Any, prompts: Sequence[Prompt], encoded: list[list[int]], max_new_tokens: int
-) -> None:
-    """Raises `ModelError` for a prompt that leaves no room for an answer."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if context is None:
-        return
-    for prompt, tokens in zip(prompts, encoded, strict=True):
-        if len(tokens) + max_new_tokens > context:
-            raise ModelError(
-                f"prompt {prompt.id!r} has {len(tokens)} tokens; with {max_new_tokens} new ones it exceeds "
-                f"the model's context of {context}: shorten it, or lower --max-new-tokens"
-            )

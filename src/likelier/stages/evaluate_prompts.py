@@ -11,7 +11,7 @@ from likelier.data.files import raw_rows
 from likelier.data.prompts import read_prompt_records
 from likelier.data.reading import split_share
 from likelier.data.records import Record
-from likelier.engines.sampling import Prompt
+from likelier.engines.prompts import Prompt
 from likelier.errors import DataError
 from likelier.stages.evaluate_config import EvaluateConfig
 

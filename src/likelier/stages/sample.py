@@ -21,7 +21,8 @@ from typing import Any
 from likelier.config import named
 from likelier.data.unfinished import partial_path
 from likelier.engines.blueprints import NOTHING_DONE, blueprint
-from likelier.engines.sampling import SampledCompletion, SampledPrompt, encode_prompts
+from likelier.engines.prompts import encode_prompts
+from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.errors import UsageError
 from likelier.stages.sample_config import SampleConfig
 from likelier.stages.sample_engines import Engine, Local, Remote

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from likelier.config import StageConfig
 
 SERVER_ONLY = ("base_url", "api_key_variable", "concurrency", "retries", "timeout", "skip_failed")
-LOCAL_ONLY = ("precision", "trust_remote_code")
+LOCAL_ONLY = ("precision", "trust_remote_code", "strength", "reference")
 DRAWING = ("n", "temperature", "top_p", "top_k", "min_p", "max_new_tokens", "stop", "seed")
 """What stands as `sampling` in every row."""
 
@@ -31,6 +31,14 @@ class SampleConfig(StageConfig):
         "text", description="read plain strings as raw text or as a user's turn"
     )
     n: PositiveInt = Field(4, description="answers per prompt")
+    strength: float | None = Field(
+        None,
+        ge=0,
+        description="mix with the reference, token by token: 0 is the reference, 1 the model, above goes beyond it",
+    )
+    reference: str | None = Field(
+        None, description="of --strength; a run and an adapter know what they were trained from"
+    )
     temperature: float = Field(1.0, ge=0, description="0 takes the likeliest token every time")
     top_p: float = Field(1.0, gt=0, le=1, description="draw from the smallest set of tokens of this mass")
     top_k: int = Field(0, ge=0, description="draw from this many likeliest tokens; 0 is all")
@@ -73,6 +81,8 @@ class SampleConfig(StageConfig):
                 raise ValueError(
                     f"{flag} is for --engine {'transformers' if server else 'openai'}; leave it out"
                 )
+        if self.reference is not None and self.strength is None:
+            raise ValueError("--reference is what --strength mixes with; give both, or leave it out")
         if server and not self.base_url:
             raise ValueError("--engine openai needs --base-url, as http://127.0.0.1:8000/v1")
         if server and "model" not in self.model_fields_set:

@@ -11,14 +11,18 @@ import torch
 
 from likelier.engines.decoding import check_can_decode, lowered
 from likelier.engines.drawing import Sampler
+from likelier.engines.mixing import at_strength, share_equal_weights
 from likelier.engines.noise import draw_key
+from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.protocol import Choice, Failure, Request
-from likelier.engines.sampling import Prompt, SampledCompletion, check_context, encode_prompts, sample_each
+from likelier.engines.sampling import SampledCompletion, sample_each
 from likelier.engines.server import Server
+from likelier.errors import UsageError
 from likelier.models.identity import weights_digest
 from likelier.models.loading import Loaded, load_model
 from likelier.scoring.precision import DTYPES, default_device, default_precision
 from likelier.stages.sample_config import SampleConfig
+from likelier.training.stored import trained_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,16 @@ class Local:
     def load(cls, config: SampleConfig, model: Any, tokenizer: Any) -> Local:
         """By name, or a module as it is with its tokenizer; a module of the caller's is not changed."""
         device = default_device()
-        own = isinstance(model, torch.nn.Module)
-        loaded: Loaded = load_model(
-            model, tokenizer=tokenizer, device=device, trust_remote_code=config.trust_remote_code
-        )
-        precision = config.precision or default_precision(device)
-        return cls(config, lowered(loaded.model, DTYPES[precision], copied=own), loaded.tokenizer)
+        dtype = DTYPES[config.precision or default_precision(device)]
+        options: dict[str, Any] = {"device": device, "trust_remote_code": config.trust_remote_code}
+        loaded: Loaded = load_model(model, tokenizer=tokenizer, **options)
+        policy = lowered(loaded.model, dtype, copied=isinstance(model, torch.nn.Module))
+        if config.strength is not None:
+            trained_from = load_model(_reference(config), **options)
+            reference = lowered(trained_from.model, dtype, copied=False)
+            share_equal_weights(policy, reference)
+            policy = at_strength(policy, reference, config.strength)
+        return cls(config, policy, loaded.tokenizer)
 
     def identity(self, prompts: Sequence[Prompt]) -> Mapping[str, Any]:
         """By content: weights as they are used, and the tokens of every prompt."""
@@ -111,6 +119,21 @@ class Local:
             f"{self._counts['ties']} of {self._counts['tokens']} tokens were drawn with another as close as rounding: "
             "in another batch those may differ"
         ]
+
+
+def _reference(config: SampleConfig) -> str:
+    """What `--strength` mixes with.
+
+    Raises:
+        UsageError: nobody says what the model was trained from.
+    """
+    found = config.reference or trained_from(config.model)
+    if found is None:
+        raise UsageError(
+            f"--strength mixes {config.model} with what it was trained from, which it does not say: give --reference"
+            " MODEL"
+        )
+    return found
 
 
 def _completion(answer: SampledCompletion) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from likelier.data.prompts import read_prompt_records
-from likelier.engines.sampling import Prompt
+from likelier.engines.prompts import Prompt
 from likelier.stages.sample_config import SampleConfig
 
 

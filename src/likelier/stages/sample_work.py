@@ -12,8 +12,8 @@ from typing import Any
 
 from likelier.data.output import JsonLines
 from likelier.data.unfinished import Unfinished, partial_path
+from likelier.engines.prompts import Prompt
 from likelier.engines.protocol import Failure
-from likelier.engines.sampling import Prompt
 from likelier.errors import UsageError, WorkError
 from likelier.manifest import manifest_path, write_manifest
 from likelier.stages.sample_config import DRAWING, SampleConfig
@@ -117,7 +117,10 @@ class SampleWork:
             self.say(note)
 
     def _settings(self) -> dict[str, Any]:
-        return {"engine": self.config.engine, **self.config.model_dump(include=set(DRAWING))}
+        mixed = (
+            {} if self.config.strength is None else self.config.model_dump(include={"strength", "reference"})
+        )
+        return {"engine": self.config.engine, **self.config.model_dump(include=set(DRAWING)), **mixed}
 
     def _require_all(self, remedy: str) -> None:
         """Raises `WorkError` for prompts without answers, unless they are to be left out."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from likelier.data.showing import plain_examples
 from likelier.data.trees import Tree
-from likelier.engines.sampling import Prompt
+from likelier.engines.prompts import Prompt
 from likelier.errors import UsageError, WorkError
 from likelier.scoring.reference import in_tenths
 from likelier.training import checkpoint as checkpoints

@@ -16,8 +16,8 @@ from likelier.data.records import Record
 from likelier.data.splitting import hash_records, split_by_prompt
 from likelier.data.trees import Node, Tree, tree_of
 from likelier.engines.drawing import Sampler
+from likelier.engines.prompts import Prompt, encode_prompts
 from likelier.engines.rewards import Reward
-from likelier.engines.sampling import Prompt, encode_prompts
 from likelier.errors import DataError, UsageError, WorkError
 from likelier.scoring.packing import make_pack
 from likelier.scoring.precision import master_dtype

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from likelier.data.trees import Tree, tree_of
 from likelier.engines.decoding import lowered
 from likelier.engines.drawing import Sampler
+from likelier.engines.prompts import Prompt
 from likelier.engines.rewards import Reward
-from likelier.engines.sampling import Prompt, SampledCompletion, sample
+from likelier.engines.sampling import SampledCompletion, sample
 from likelier.scoring.packing import make_pack, split_tree
 from likelier.scoring.scorer import Scorer
 from likelier.training.frozen import FrozenOther, FrozenStart

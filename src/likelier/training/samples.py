@@ -17,13 +17,8 @@ from torch import Tensor
 from likelier.data.reading import load_records
 from likelier.data.trees import Tree, tree_of
 from likelier.engines.drawing import Sampler
-from likelier.engines.sampling import (
-    Prompt,
-    SampledCompletion,
-    SampledPrompt,
-    encode_prompts,
-    sample,
-)
+from likelier.engines.prompts import Prompt, encode_prompts
+from likelier.engines.sampling import SampledCompletion, SampledPrompt, sample
 from likelier.errors import DataError
 from likelier.scoring.scorer import Scorer
 from likelier.stats.repetition import repetition

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,25 @@ def held_to(settings: Mapping[str, Any]) -> str | None:
     started = settings.get("reference") or settings.get("model")
     # One that was in memory is known by its type alone.
     return None if started is None or str(started).startswith("<") else str(started)
+
+
+def trained_from(model: str) -> str | None:
+    """What a model was held to in training, or started from: its run says so, or its adapter; None where nobody does.
+
+    Args:
+        model: a run's folder, the `model` folder in one, an adapter's folder, or any name of a model.
+
+    >>> trained_from("smollm2")
+    """
+    folder = Path(model)
+    for run in (folder, folder.parent):
+        if (run / "config.yaml").is_file() and (folder / "config.json").is_file() | (run == folder):
+            return held_to(read_yaml(run / "config.yaml"))
+    adapter = folder / "adapter_config.json"
+    if not adapter.is_file():
+        return None
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return str(base) if base else None
 
 
 def compute_by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
