@@ -38,8 +38,9 @@ def test_every_draw_counted(world: World, n: int) -> None:
 @given(world=worlds(full_support=False), n=st.one_of(st.integers(1, 20), st.sampled_from([1000, 10**6])))
 def test_its_kl_stays_within_the_bound(world: World, n: int) -> None:
     found = best_of_n_kl(world.log_reference, world.reward, n)
-    assert (found <= kl_bound(n) + 1e-12).all()
-    assert (found >= -1e-12).all()
+    rounding = 1e-12 + n * 1e-15  # a power N of a chance multiplies the rounding of its logarithm by N
+    assert (found <= kl_bound(n) + rounding).all()
+    assert (found >= -rounding).all()
 
 
 def test_the_bound_is_reached_where_no_completion_weighs_much() -> None:
