@@ -47,9 +47,13 @@ def speaker_of(loaded: Loaded, precision: Precision) -> Speaker:
         ModelError: a model whose state is more than keys and values.
     """
     check_can_decode(causal_model(loaded.model))
-    model = lowered(loaded.model, DTYPES[precision], copied=False)
+    return identified(lowered(loaded.model, DTYPES[precision], copied=False), loaded.tokenizer)
+
+
+def identified(model: Any, tokenizer: Any) -> Speaker:
+    """A model as it stands."""
     content = weights_digest(model) + forward_config_digest(causal_model(model).config)
-    return Speaker(model, loaded.tokenizer, content.hex())
+    return Speaker(model, tokenizer, content.hex())
 
 
 def answers_of(

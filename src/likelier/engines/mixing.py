@@ -48,6 +48,10 @@ class Mixture(nn.Module):
         """The policy's: what ends an answer."""
         return self.policy.generation_config
 
+    def get_input_embeddings(self) -> Any:
+        """The policy's."""
+        return self.policy.get_input_embeddings()
+
     def forward(self, *, past_key_values: Cache | None = None, **inputs: Any) -> CausalLMOutput:
         """Mixed logits; `past_key_values` holds the policy's layers, then the reference's, or there are none."""
         own: Cache | None = None

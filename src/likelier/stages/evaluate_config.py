@@ -21,7 +21,7 @@ _SETTINGS_OF: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ("frontier", "winrate", "temperature"): ("prompts", "reward", "n", "max_new_tokens", "seed"),
     ("winrate", "temperature"): (*BY_JUDGE, "baseline", "human_labels"),
     ("frontier", "preferences"): ("reference",),
-    ("frontier",): ("estimator", "best_of", "chooser"),
+    ("frontier",): ("estimator", "best_of", "chooser", "dial", "strengths"),
     ("winrate",): ("against", "sampling_temperature"),
     ("temperature",): ("temperatures",),
 }  # fmt: skip
@@ -72,6 +72,13 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     chooser: str | None = Field(
         None, description="frontier: of best-of-N: the reward that chooses, named as for --reward"
     )
+    dial: bool = Field(
+        False, description="frontier: also each run's policy at other strengths, three ways, without training"
+    )
+    strengths: list[float] = Field(
+        [0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0],
+        description="frontier: of --dial, as 0,0.5,1: 0 is the reference, 1 the policy",
+    )
     against: str | None = Field(
         None, description="winrate: a run, a model or a file of samples; the second of two runs unless given"
     )
@@ -96,7 +103,7 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     )
     json_: bool = Field(False, description="print the result as one JSON object on stdout")
 
-    @field_validator("temperatures", "best_of", mode="before")
+    @field_validator("temperatures", "best_of", "strengths", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         """`0,0.5` is two numbers."""
@@ -110,6 +117,13 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
             raise ValueError("a temperature is 0 or more, as 0,0.5,1")
         if len(set(value)) < len(value):
             raise ValueError("each temperature once")
+        return sorted(value)
+
+    @field_validator("strengths")
+    @classmethod
+    def _strengths(cls, value: list[float]) -> list[float]:
+        if not value or min(value) < 0 or len(set(value)) < len(value):
+            raise ValueError("a strength is 0 or more, each once, as 0,0.5,1,2")
         return sorted(value)
 
     @field_validator("best_of")
@@ -134,6 +148,8 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
             if self.prompts is None or self.reward is None:
                 missing = "--prompts" if self.prompts is None else "--reward"
                 raise ValueError(f"evaluate frontier needs {missing}")
+            if "strengths" in self.model_fields_set and not self.dial:
+                raise ValueError("--strengths is for --dial; give both, or leave it out")
             if bool(self.best_of) != (self.chooser is not None):
                 raise ValueError(
                     "best-of-N needs both --best-of 1,2,4 and --chooser REWARD, which says whose answer is kept"

@@ -11,7 +11,7 @@ memory at most, and none while the reward is. `--best-of 1,2,4 --chooser REWARD`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from likelier.scoring.precision import default_device
 from likelier.scoring.whole import chosen_precision
 from likelier.stages.evaluate_best_of import best_of_points, scores_of
 from likelier.stages.evaluate_config import EvaluateConfig
+from likelier.stages.evaluate_dial import MIXED, dialled, reweighted_points
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
 from likelier.stages.evaluate_prompts import asked, read_prompts
 from likelier.training.stored import StoredRun, loaded_policies, stored_run
@@ -75,8 +76,9 @@ def frontier(
     scored = _resolved(reward, config.reward)
     points = [_point(one, runs, _scores(scored, one)) for one in measured]
     best_of = best_of_points(config.best_of, measured[0].sampled, scores=scores, rewards=points[0].rewards)
-    report = report_frontier([*points, *best_of])
-    words = _words(config, report, scored, len(records))
+    from_one_set, left_out = _reweighted(config, measured, points)
+    report = report_frontier([*points, *from_one_set, *best_of])
+    words = [*_words(config, report, scored, len(records)), *left_out]
     header, table = frontier_table(report)
     settings = {
         "reward": {"name": scored.name, "meaning": scored.meaning},
@@ -111,6 +113,15 @@ class _Measured:
     step: int | None
     sampled: list[SampledPrompt]
     kl: list[list[float]]
+    setting: str = ""
+    log_ratios: list[list[float]] | None = None
+    """log π_θ/π_ref of each answer, where `--dial` counts them anew."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        parts = [self.run, *([] if self.step is None else [f"step {self.step}"]), self.setting]
+        return ", ".join(filter(None, parts))
 
 
 def _names_a_model(reward: str) -> bool:
@@ -167,6 +178,8 @@ def _measured(
             if speaker.identity not in seen:  # the last checkpoint and the model made of it are one policy
                 seen.add(speaker.identity)
                 found.append(_measure(config, run.name, policy.step, speaker, held_to, records, cache, say))
+            if config.dial and policy is run.policies[-1]:
+                found += _dialled(config, run.name, speaker, held_to, records, cache, say)
             del loaded, speaker  # else the next would be a third model in memory
     return found
 
@@ -195,9 +208,46 @@ def _measure(
     return _Measured(run, None if run == REFERENCE else step, sampled, kl)
 
 
+def _dialled(
+    config: EvaluateConfig,
+    run: str,
+    policy: Speaker,
+    reference: Speaker,
+    records: Sequence[Record],
+    cache: ReplyCache,
+    say: Say,
+) -> Iterator[_Measured]:
+    """The policy at every strength, by both ways that sample, and last its own answers with their log-ratios."""
+    for way, strength, speaker in dialled(policy, reference, config.strengths):
+        name, setting = f"{run}, {way}", f"λ = {strength:g}"
+        one = _measure(config, name, None, speaker, reference, records, cache, say)
+        yield replace(one, setting=setting)
+    own = _measure(config, run, None, policy, reference, records, cache, lambda text: None)
+    ratios = distances_of(policy, reference, own.sampled, estimator="k1", cache=cache)
+    yield replace(own, run=f"{run}, {MIXED}", setting="λ = 1", log_ratios=ratios)
+
+
+def _reweighted(
+    config: EvaluateConfig, measured: Sequence[_Measured], points: Sequence[Point]
+) -> tuple[list[Point], list[str]]:
+    found: list[Point] = []
+    left_out: list[str] = []
+    for one, point in zip(measured, points, strict=True):
+        if one.log_ratios is not None:
+            more, without = reweighted_points(
+                one.run.removesuffix(f", {MIXED}"),
+                one.sampled,
+                log_ratios=one.log_ratios,
+                rewards=point.rewards,
+                strengths=config.strengths,
+            )
+            found += more
+            left_out += without
+    return found, left_out
+
+
 def _scores(reward: Reward, one: _Measured) -> list[list[float]]:
-    who = one.run if one.step is None else f"{one.run}, step {one.step}"
-    return scores_of(reward, one.sampled, who=who)
+    return scores_of(reward, one.sampled, who=one.name)
 
 
 def _point(one: _Measured, runs: Sequence[StoredRun], rewards: list[list[float]]) -> Point:
@@ -206,6 +256,7 @@ def _point(one: _Measured, runs: Sequence[StoredRun], rewards: list[list[float]]
     return Point(
         run=one.run,
         step=one.step,
+        setting=one.setting,
         rewards=rewards,
         kl=one.kl,
         lengths=[[len(answer.tokens) for answer in prompt.completions] for prompt in one.sampled],
@@ -237,7 +288,7 @@ def _rows(
                 "completions": answers,
                 "run": one.run,
                 "step": one.step,
-            }
+            } | ({"setting": one.setting} if one.setting else {})
 
 
 def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, prompts: int) -> list[str]:

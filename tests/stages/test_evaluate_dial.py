@@ -1,0 +1,129 @@
+"""`likelier evaluate frontier --dial`: three ways to other strengths, each against what it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import likelier
+from likelier.engines.divergence import estimate_kl
+from likelier.engines.drawing import Sampler
+from likelier.engines.mixing import at_strength
+from likelier.engines.prompts import Prompt
+from likelier.engines.sampling import sample
+from likelier.models.adapters import add_lora
+from likelier.models.loading import load_model
+from likelier.stages.evaluate_dial import interpolate, reweighted
+from tests.models.families import tiny
+from tests.training.conftest import own_cache
+from tests.training.support import pairs, write_rows
+
+__all__ = ["own_cache"]
+
+PROMPTS = [{"id": name, "prompt": text} for name, text in (("a", "The cat"), ("b", "Rain"), ("c", "A dog"))]
+
+
+def test_reweighting_by_hand() -> None:
+    """Two answers with ℓ = 0 and log 3 at λ = 2: weights 1/4 and 3/4, KL 2 · 3/4 · log 3 − log 2."""
+    ratios, rewards, lengths = [[0.0, np.log(3.0)]], [[1.0, 5.0]], [[2.0, 6.0]]
+    found, kl, tokens, effective = reweighted(ratios, rewards, lengths, 2.0)
+    assert found == [[pytest.approx(4.0)]]
+    assert tokens == [[pytest.approx(5.0)]]
+    assert kl == [[pytest.approx(2 * 0.75 * np.log(3.0) - np.log(2.0))]]
+    assert effective == pytest.approx(1 / (1 / 16 + 9 / 16) / 2)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0, 1.5])
+def test_reweighted_answers_approach_the_optimum_of_14(strength: float) -> None:
+    """Policy and reference over six answers, `π_λ` by enumeration, many answers of the policy."""
+    draws = np.random.default_rng(5)
+    reference, policy = (np.exp(row) / np.exp(row).sum() for row in draws.normal(size=(2, 6)))
+    reward = draws.normal(size=6)
+    exact = reference * (policy / reference) ** strength
+    exact /= exact.sum()
+    drawn = draws.choice(6, size=40_000, p=policy)
+    ratios = np.log(policy / reference)
+    found, kl, _, _ = reweighted(
+        [ratios[drawn].tolist()], [reward[drawn].tolist()], [[1.0] * 40_000], strength
+    )
+    assert found[0][0] == pytest.approx(exact @ reward, abs=0.02)
+    assert kl[0][0] == pytest.approx(exact @ np.log(exact / reference), abs=0.02)
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_interpolated_weights(rank: int | None, tokenizer: Any) -> None:
+    torch.manual_seed(0)
+    reference = tiny("llama", dtype=torch.float32, vocab_size=len(tokenizer))
+    policy = tiny("llama", dtype=torch.float32, vocab_size=len(tokenizer))
+    policy.load_state_dict(reference.state_dict())
+    if rank is not None:
+        policy = add_lora(policy, rank=rank, seed=0)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if rank is None or "lora_B" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    tokens = torch.arange(3, 20)[None]
+
+    def logits(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=tokens, use_cache=False).logits  # type: ignore[no-any-return]
+
+    own, trained = {n: p.detach().clone() for n, p in policy.named_parameters()}, logits(policy)
+    interpolate(policy, own, reference, 0.0)
+    assert torch.allclose(logits(policy), logits(reference), atol=1e-6)
+    interpolate(policy, own, reference, 1.0)
+    assert torch.allclose(logits(policy), trained, atol=1e-5)
+    interpolate(policy, own, reference, 2.0)
+    name = next(name for name in own if "q_proj" in name and (rank is None or "lora_B" in name))
+    now, theirs = dict(policy.named_parameters())[name], dict(reference.named_parameters()).get(name)
+    assert torch.allclose(now, 2.0 * own[name] - (0.0 if theirs is None else theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [None, 4], ids=["full", "lora"])
+@pytest.mark.usefixtures("own_cache")
+def test_a_runs_dial(rank: int | None, tmp_path: Path, tiny_llama: Path) -> None:
+    data = write_rows(tmp_path / "data.jsonl", pairs(8))
+    likelier.dpo(
+        str(tiny_llama), str(data), out=tmp_path / "run", learning_rate=0.02, lora_rank=rank, epochs=2
+    )
+    settings: dict[str, Any] = {
+        "prompts": PROMPTS,
+        "reward": "length",
+        "dial": True,
+        "strengths": [0.0, 0.5, 1.0, 1.5],
+        "n": 3,
+        "max_new_tokens": 5,
+        "precision": "float32",
+    }
+    run = str(tmp_path / "run")
+    report = likelier.evaluate("frontier", [run], out=tmp_path / "dial", **settings)
+    names = [point.name for point in report.points]
+    assert names[0] == "reference"
+    assert names[1].startswith(run)
+    both = [f"{run}, {way}, λ = {at}" for way in ("mixed", "interpolated") for at in ("0.5", "1.5")]
+    assert names[2:7] == [*both, f"{run}, mixed, λ = 1"]
+    assert all(name.startswith(f"{run}, reweighted, λ = ") for name in names[7:])
+    by_name = dict(zip(names, report.points, strict=True))
+    assert by_name[f"{run}, mixed, λ = 1"].rewards == report.points[1].rewards
+    # The mixture's own KL, its answers and both models' distributions anew.
+    policy, reference = (load_model(str(name)) for name in (tmp_path / "run" / "model", tiny_llama))
+    mixture = at_strength(policy.model, reference.model, 1.5)
+    asked = [Prompt(id=row["id"], content=row["prompt"]) for row in PROMPTS]
+    drawn = sample(mixture, policy.tokenizer, asked, n=3, max_new_tokens=5, sampler=Sampler(seed=0))
+    expected = estimate_kl(mixture, reference.model, drawn).values
+    for found, wanted in zip(by_name[both[1]].kl, expected, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-4)
+    assert by_name[both[1]].distance.value > by_name[both[0]].distance.value > 0
+    # At λ = 1 reweighting is the plain mean, and its KL the mean log-ratio.
+    (plain,) = (point for name, point in by_name.items() if "reweighted, λ = 1," in name)
+    assert plain.reward.value == pytest.approx(report.points[1].reward.value)
+    own = sample(policy.model, policy.tokenizer, asked, n=3, max_new_tokens=5, sampler=Sampler(seed=0))
+    log_ratios = estimate_kl(policy.model, reference.model, own, estimator="k1").values
+    for found, wanted in zip(plain.kl, log_ratios, strict=True):
+        assert found == [pytest.approx(np.mean(wanted), abs=1e-4)]
+    again = likelier.evaluate("frontier", [run], out=tmp_path / "again", **settings)
+    assert [point.kl for point in again.points] == [point.kl for point in report.points]
