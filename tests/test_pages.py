@@ -142,7 +142,7 @@ def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.
         named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
         complete = {"--model", "--help", "--config", "--with", "--reward", "evaluate", "report"} & {*named}
         codes.append(main(named if complete else [*named, *model]))
-    assert codes == [0, 1, 1, *[0] * 17], capsys.readouterr().err
+    assert codes == [0, 1, 1, *[0] * 18], capsys.readouterr().err
     assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
     assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
     for name in ("first", "ipo", "lora", "beta", "chosen", "reward", "ppo"):

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from likelier.engines.divergence import estimate_kl
 from likelier.engines.drawing import Sampler
-from likelier.engines.mixing import Mixture, at_strength, share_equal_weights
+from likelier.engines.mixing import Mixture, at_strength, mixed_logits, share_equal_weights
 from likelier.engines.prompts import Prompt
 from likelier.engines.sampling import SampledPrompt, sample
-from likelier.errors import UsageError
-from likelier.models.adapters import add_lora
+from likelier.errors import ModelError, UsageError
+from likelier.models.adapters import adapter_off, add_lora
+from likelier.theory.dial import dial
 from tests.models.families import tiny
 
 PROMPTS = [
@@ -116,3 +118,76 @@ def test_an_adapter_and_its_reference_hold_one_set_of_weights(tokenizer: Any) ->
     after = sample(at_strength(policy, reference, 1.5), tokenizer, PROMPTS, n=2, max_new_tokens=6)
     assert after == before
     check(after, policy, reference, 1.5, 1.0)
+
+
+def test_mixed_logits_against_the_theory() -> None:
+    """Logits are log-probs but for a shift; what the reference never says stays unsaid."""
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logits[0, 0, 0] = -torch.inf
+    reference, policy = logits.log_softmax(dim=-1)
+    for strength in (0.0, 0.4, 1.0, 2.0):
+        found = mixed_logits(reference + 3.0, policy - 2.0, strength).log_softmax(dim=-1)
+        torch.testing.assert_close(found, dial(reference, policy, strength), rtol=1e-12, atol=1e-12)
+
+
+def test_mixed_bits_do_not_depend_on_the_place() -> None:
+    rows = torch.randn(2, 13, 101, generator=torch.Generator().manual_seed(0))
+    whole = mixed_logits(rows[0], rows[1], 1.3)
+    for row in range(13):
+        assert torch.equal(mixed_logits(rows[0][row : row + 1], rows[1][row : row + 1], 1.3)[0], whole[row])
+
+
+def test_first_tokens_come_as_often_as_the_mixture_says(tokenizer: Any) -> None:
+    """3,000 of them, in standard errors; the same measure tells them from the policy's and the reference's."""
+    policy, reference = pair("llama", tokenizer)
+    (prompt,) = sample(at_strength(policy, reference, 1.5), tokenizer, PROMPTS[:1], n=3000, max_new_tokens=1)
+    counts = torch.zeros(len(tokenizer), dtype=torch.float64)
+    for answer in prompt.completions:
+        counts[answer.tokens[0]] += 1
+
+    def off_by(strength: float) -> float:
+        p = by_hand(policy, reference, strength, prompt.prompt_tokens)[-1].exp()
+        return float(((counts - 3000 * p).abs() / (3000 * p * (1 - p)).sqrt().clamp(min=1.0)).max())
+
+    assert off_by(1.5) < 4.5
+    assert min(off_by(0.0), off_by(1.0)) > 6
+
+
+def test_kl_is_that_of_the_mixture(tokenizer: Any) -> None:
+    policy, reference = pair("llama", tokenizer)
+    mixture = at_strength(policy, reference, 1.5)
+    sampled = sample(mixture, tokenizer, PROMPTS, n=2, max_new_tokens=6)
+    found = estimate_kl(mixture, reference, sampled).values
+    for values, prompt in zip(found, sampled, strict=True):
+        for value, answer in zip(values, prompt.completions, strict=True):
+            tokens, start = prompt.prompt_tokens + answer.tokens, len(prompt.prompt_tokens) - 1
+            mixed, held = (by_hand(policy, reference, strength, tokens)[start:-1] for strength in (1.5, 0.0))
+            assert value == pytest.approx(float((mixed.exp() * (mixed - held)).sum()), rel=1e-4)
+
+
+def test_a_reference_of_another_depth_and_context(tokenizer: Any) -> None:
+    policy = tiny("llama", vocab_size=len(tokenizer), num_hidden_layers=3)
+    reference = tiny("llama", seed=3, vocab_size=len(tokenizer), max_position_embeddings=40)
+    found = sample(at_strength(policy, reference, 0.5), tokenizer, PROMPTS[:1], n=2, max_new_tokens=6)
+    check(found, policy, reference, 0.5, 1.0)
+    with pytest.raises(ModelError, match="exceeds the model's context of 40"):
+        sample(Mixture(policy, reference, 0.5), tokenizer, PROMPTS[:1], max_new_tokens=40)
+
+
+def test_the_reference_is_the_adapter_switched_off(tokenizer: Any) -> None:
+    """Two models of one set of base weights say what one says with its adapter on and off."""
+    reference = tiny("llama", vocab_size=len(tokenizer))
+    policy = add_lora(tiny("llama", vocab_size=len(tokenizer)), rank=4, seed=0).eval()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    share_equal_weights(policy, reference)
+    ids = torch.tensor([[5, 9, 30]])
+    with torch.no_grad():
+        on = policy(input_ids=ids).logits
+        with adapter_off(policy):
+            off = policy(input_ids=ids).logits
+        mixed = Mixture(policy, reference, 1.5)(input_ids=ids, use_cache=False).logits
+    assert not torch.equal(on, off)
+    torch.testing.assert_close(mixed, 1.5 * on - 0.5 * off, rtol=1e-12, atol=1e-12)

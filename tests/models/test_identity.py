@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
+from likelier.models.adapters import add_lora
 from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.noise import silence_noise
 from tests.models.families import tiny
@@ -115,3 +116,12 @@ def test_silencing_does_not_change_the_digest(family: str) -> None:
     before = forward_config_digest(model.config), weights_digest(model)
     silence_noise(model)
     assert (forward_config_digest(model.config), weights_digest(model)) == before
+
+
+def test_the_scale_of_an_adapter_counts() -> None:
+    """α is no tensor: two adapters that differ in it alone are two models."""
+    digests = {
+        alpha: weights_digest(add_lora(tiny("llama"), rank=2, alpha=alpha, seed=0)) for alpha in (4.0, 8.0)
+    }
+    assert digests[4.0] != digests[8.0]
+    assert digests[4.0] == weights_digest(add_lora(tiny("llama"), rank=2, alpha=4.0, seed=0))

@@ -13,6 +13,7 @@ from likelier.models.loading import load_model
 from likelier.stages.sample import sample
 from likelier.training.stored import trained_from
 from tests.engines.test_mixing import by_hand
+from tests.stages.test_sample_kills import check, drive, orders
 from tests.training.support import pairs, write_rows
 
 PROMPTS = [{"id": "a", "prompt": "The cat"}, {"id": "b", "prompt": "Rain"}]
@@ -68,3 +69,47 @@ def test_a_model_that_says_nothing_of_its_reference(tiny_llama: Path) -> None:
         sample(str(tiny_llama), PROMPTS, strength=0.5, **SIZE)
     with pytest.raises(UsageError, match="--reference is what --strength mixes with"):
         sample(str(tiny_llama), PROMPTS, reference="x", **SIZE)
+
+
+def test_an_adapter_held_to_another_model(tiny_llama: Path, tmp_path: Path) -> None:
+    """Its base is not its reference: the run's settings say what is."""
+    model = load_model(str(tiny_llama))
+    for parameter in model.model.parameters():
+        parameter.data *= 1.01
+    model.model.save_pretrained(tmp_path / "other")
+    model.tokenizer.save_pretrained(tmp_path / "other")
+    data = write_rows(tmp_path / "data.jsonl", pairs(4))
+    likelier.dpo(
+        str(tiny_llama), str(data), out=tmp_path / "run", reference=str(tmp_path / "other"), lora_rank=2
+    )
+    assert trained_from(str(tmp_path / "run" / "model")) == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("strength", [-1.0, float("inf"), float("nan")])
+def test_no_strength(strength: float, run: Path) -> None:
+    with pytest.raises(UsageError, match="--strength"):
+        sample(str(run / "model"), PROMPTS, strength=strength, **SIZE)
+
+
+def test_killed_and_resumed(run: Path, tmp_path: Path) -> None:
+    """The file is that of a run never stopped; with another reference it is another run."""
+    more = [
+        "--model",
+        str(run / "model"),
+        "--max-new-tokens",
+        "5",
+        "--precision",
+        "float32",
+        "--strength",
+        "1.5",
+    ]
+    points = [("added", 2), ("half", 4), ("token", 3)]
+    given, stderr = orders(tmp_path, more, points), str(tmp_path / "other.err")
+    whole = given[0]["words"]
+    for added in (["--reference", str(run / "model")], []):
+        given.append({"words": [*whole, *added, "--resume"], "stderr": stderr})
+    results = drive(given)
+    check(tmp_path, results, points)
+    assert [result["code"] for result in results[-2:]] == [2, 0]
+    assert "not made with these settings" in results[-2]["stderr"]
+    assert "nothing to do" in results[-1]["stderr"]

@@ -33,7 +33,7 @@ _NOT_IN_THE_FORWARD_ENDINGS = (
 
 
 def weights_digest(model: nn.Module) -> bytes:
-    """SHA-256 over names, shapes, dtypes and bytes of all parameters and buffers, as loaded.
+    """SHA-256 over names, shapes, dtypes and bytes of all parameters and buffers, as loaded; and adapters' scales.
 
     Independent of path, device and the order of registration; a tied weight counts under each of its names.
 
@@ -54,6 +54,10 @@ def weights_digest(model: nn.Module) -> bytes:
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
         total.update(digests[_place(tensor)])
+    for name, module in model.named_modules():
+        # peft keeps α/r beside the weights: without it two adapters that differ in α alone would be one.
+        if isinstance(scales := getattr(module, "scaling", None), dict):
+            total.update(f"{name}\0{sorted(scales.items())}\0".encode())
     return total.digest()
 
 

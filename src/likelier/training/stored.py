@@ -109,10 +109,12 @@ def trained_from(model: str) -> str | None:
     >>> trained_from("smollm2")
     """
     folder = Path(model)
-    for run in (folder, folder.parent):
-        if (run / "config.yaml").is_file() and (folder / "config.json").is_file() | (run == folder):
-            return held_to(read_yaml(run / "config.yaml"))
     adapter = folder / "adapter_config.json"
+    is_model = adapter.is_file() or (folder / "config.json").is_file()
+    for run in (folder, folder.parent):
+        # An adapter's base is not what held it where it had a --reference, or began as an adapter.
+        if (run / "config.yaml").is_file() and (is_model or run == folder):
+            return held_to(read_yaml(run / "config.yaml"))
     if not adapter.is_file():
         return None
     base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
