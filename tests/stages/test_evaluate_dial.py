@@ -28,13 +28,46 @@ PROMPTS = [{"id": name, "prompt": text} for name, text in (("a", "The cat"), ("b
 
 
 def test_reweighting_by_hand() -> None:
-    """Two answers with ℓ = 0 and log 3 at λ = 2: weights 1/4 and 3/4, KL 2 · 3/4 · log 3 − log 2."""
+    """Two answers with ℓ = 0 and log 3 at λ = 2: weights 1/4 and 3/4, reward 4, KL 2 · 3/4 · log 3 − log 2.
+
+    Either alone has the reward 1 or 5 and the KL 0 or log 3, so the jackknife takes 2 θ less 3, and less log 3 / 2.
+    """
     ratios, rewards, lengths = [[0.0, np.log(3.0)]], [[1.0, 5.0]], [[2.0, 6.0]]
     found, kl, tokens, effective = reweighted(ratios, rewards, lengths, 2.0)
-    assert found == [[pytest.approx(4.0)]]
+    assert found == [[pytest.approx(2 * 4.0 - 3.0)]]
     assert tokens == [[pytest.approx(5.0)]]
-    assert kl == [[pytest.approx(2 * 0.75 * np.log(3.0) - np.log(2.0))]]
-    assert effective == pytest.approx(1 / (1 / 16 + 9 / 16) / 2)
+    assert kl == [[pytest.approx(2 * (2 * 0.75 * np.log(3.0) - np.log(2.0)) - np.log(3.0) / 2)]]
+    assert effective == pytest.approx((1 / (1 / 16 + 9 / 16) - 1) / (2 - 1))
+
+
+def test_the_jackknife_by_leaving_each_answer_out() -> None:
+    """Against a loop over plain sums, also where one answer has all the weight but for rounding."""
+    draws = np.random.default_rng(0)
+    for scale in (0.5, 60.0):
+        ratios, rewards = scale * draws.normal(size=7), draws.normal(size=7)
+
+        def plain(kept: Any, ratios: Any = ratios, rewards: Any = rewards) -> Any:
+            raw = np.exp(0.8 * (ratios[kept] - ratios.max()).astype(np.longdouble))
+            mean = np.log(raw.mean()) + 0.8 * ratios.max()
+            return np.array([raw @ rewards[kept], 1.8 * (raw @ ratios[kept])]) / raw.sum() - [0.0, mean]
+
+        each = [plain(np.arange(7) != left) for left in range(7)]
+        expected = 7 * plain(slice(None)) - 6 * np.mean(each, axis=0)
+        reward, kl, _, _ = reweighted([ratios.tolist()], [rewards.tolist()], [[1.0] * 7], 1.8)
+        assert [reward[0][0], kl[0][0]] == pytest.approx(expected.astype(float).tolist(), rel=1e-9)
+
+
+def test_an_answer_that_has_all_the_weight_is_no_quarter_of_four() -> None:
+    """Else the bound of a fifth could never be met with the four answers of the default."""
+    one_of_four, even = [[0.0, 0.0, 0.0, 50.0]], [[0.7, 0.7, 0.7, 0.7]]
+    assert reweighted(one_of_four, [[1.0] * 4], [[1.0] * 4], 2.0)[3] == pytest.approx(0.0, abs=1e-9)
+    assert reweighted(even, [[1.0] * 4], [[1.0] * 4], 2.0)[3] == pytest.approx(1.0)
+    assert reweighted([*one_of_four, *even], [[1.0] * 4] * 2, [[1.0] * 4] * 2, 2.0)[3] == pytest.approx(0.5)
+
+
+def test_one_answer_to_a_prompt_says_nothing_of_other_strengths() -> None:
+    for strength, share in ((0.5, 0.0), (1.0, 1.0), (2.0, 0.0)):
+        assert reweighted([[0.3], [0.1]], [[1.0], [2.0]], [[3.0], [4.0]], strength)[3] == share
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0, 1.5])

@@ -50,7 +50,7 @@ class Mixture(nn.Module):
 
     def get_input_embeddings(self) -> Any:
         """The policy's."""
-        return self.policy.get_input_embeddings()
+        return self.policy.get_input_embeddings()  # type: ignore[operator]
 
     def forward(self, *, past_key_values: Cache | None = None, **inputs: Any) -> CausalLMOutput:
         """Mixed logits; `past_key_values` holds the policy's layers, then the reference's, or there are none."""

@@ -5,8 +5,8 @@ By math.md (14) the optimum at β/λ is `π_λ ∝ π_ref (π_θ/π_ref)^λ` ove
 - `mixed`: next-token logits `(1−λ) ℓ_ref + λ ℓ_θ` (`engines/mixing.py`), sampled and measured as any policy;
 - `interpolated`: weights `θ_ref + λ (θ − θ_ref)`, of an adapter its scale, sampled and measured as any policy;
 - `reweighted`: the policy's own answers, each counted by `(π_θ/π_ref)^(λ−1)` normalised over its prompt's (`π_λ` is a
-  distribution for each prompt): consistent in the number of answers, biased in few. Left out where the effective number
-  of answers falls below a fifth.
+  distribution for each prompt), by the jackknife: its bias falls with the square of the number of answers. Left out
+  where the effective share of the answers falls below a fifth.
 """
 
 from __future__ import annotations
@@ -86,8 +86,11 @@ def reweighted(
     """Rewards, KL to the reference and lengths of `π_λ`, `[prompts][1]`, and the effective share of the answers.
 
     With `ℓ = log π_θ/π_ref` of answers drawn from π_θ and `w ∝ e^{(λ−1)ℓ}` summing to 1 over a prompt's answers, the
-    reward is `Σ w r` and the KL `λ Σ w ℓ − log mean e^{(λ−1)ℓ}`, since `log π_λ/π_ref = λ ℓ − log Z`. The effective
-    number of a prompt's answers is `1/Σ w²`.
+    reward is `Σ w r` and the KL `λ Σ w ℓ − log mean e^{(λ−1)ℓ}`, since `log π_λ/π_ref = λ ℓ − log Z`; both by the
+    jackknife over a prompt's answers, since ratios of few are biased. The effective
+    number of a prompt's n answers is `1/Σ w²`, and their effective share `(1/Σ w² − 1)/(n − 1)`, over all prompts: one
+    answer is always effective, so of four a quarter would be where one has all the weight, and of one everything. One
+    answer to a prompt says nothing of other strengths: its share is 0.
 
     Args:
         log_ratios, rewards, lengths: `[prompts][answers]`.
@@ -98,17 +101,47 @@ def reweighted(
     ([[2.0]], [[1.0]], 1.0)
     """
     found: tuple[list[list[float]], ...] = ([], [], [])
-    effective = 0.0
+    effective = others = 0.0
     for ratios, own, tokens in zip(log_ratios, rewards, lengths, strict=True):
-        exponents = (strength - 1.0) * np.asarray(ratios, np.float64)
-        top = exponents.max()
-        raw = np.exp(exponents - top)
-        weights: Floats = raw / raw.sum()
-        found[0].append([float(weights @ own)])
-        found[1].append([float(strength * (weights @ ratios) - top - np.log(raw.mean()))])
+        table = np.array([ratios, own], np.float64)
+        reward, kl = _without_bias(table, strength)
+        weights, _ = _weights(table, strength)
+        found[0].append([reward])
+        found[1].append([kl])
         found[2].append([float(weights @ tokens)])
-        effective += float(1.0 / (weights**2).sum())
-    return *found, effective / sum(map(len, log_ratios))  # type: ignore[return-value]
+        effective += float(1.0 / (weights**2).sum()) - 1.0
+        others += len(ratios) - 1.0
+    share = 1.0 if strength == 1.0 else effective / others if others else 0.0
+    return *found, share  # type: ignore[return-value]
+
+
+def _weights(table: Floats, strength: float) -> tuple[Floats, float]:
+    """Of a prompt's answers, and `log mean e^{(λ−1)ℓ}`; `table` is `[2, answers]`, log-ratios and rewards."""
+    exponents = (strength - 1.0) * table[0]
+    top = float(exponents.max())
+    raw = np.exp(exponents - top)
+    return raw / raw.sum(), top + float(np.log(raw.mean()))
+
+
+def _figures(table: Floats, strength: float) -> Floats:
+    """Reward and KL of a prompt, by all of its answers."""
+    weights, log_mean = _weights(table, strength)
+    return np.array([weights @ table[1], strength * (weights @ table[0]) - log_mean])
+
+
+def _without_bias(table: Floats, strength: float) -> list[float]:
+    """Reward and KL of a prompt by the jackknife, `n θ − (n−1) mean_i θ₍₋ᵢ₎`: the part of the bias in 1/n is gone."""
+    whole, n = _figures(table, strength), table.shape[1]
+    if n == 1:
+        return [float(value) for value in whole]
+    weights, log_mean = _weights(table, strength)
+    largest = int(weights.argmax())
+    rest = 1.0 - weights
+    rest[largest] = 1.0  # without it what is left may be nothing but rounding: it is taken anew below
+    ratios, rewards = ((values @ weights - values * weights) / rest for values in table)
+    without = np.array([rewards, strength * ratios - log_mean - np.log(rest * n / (n - 1))])
+    without[:, largest] = _figures(np.delete(table, largest, axis=1), strength)
+    return [float(value) for value in n * whole - (n - 1) * without.mean(axis=1)]
 
 
 def reweighted_points(
@@ -132,7 +165,7 @@ def reweighted_points(
                 f"{run}, {REWEIGHTED}, λ = {strength:g}: left out, {effective:.0%} of the answers are effective"
             )
             continue
-        ended = reweighted(log_ratios, cut, lengths, strength)[0]
+        ended = reweighted(log_ratios, rewards, cut, strength)[2]
         points.append(
             Point(
                 run=f"{run}, {REWEIGHTED}",
