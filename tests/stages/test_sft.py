@@ -435,7 +435,7 @@ def test_a_run_folder_and_what_is_said(
     assert examples.count("── example row 0.") == 9
     steps = [line for line in lines if "loss" in line]
     names = {"step", "epoch", "examples_seen", "loss", "perplexity", "tokens", "learning_rate", "grad_norm"}
-    names |= {"tokens_per_second", "examples_per_second", "mfu"}
+    names |= {"tokens_per_second", "examples_per_second", "mfu", "flop"}
     assert all(set(line) == names for line in steps)
     assert AutoModelForCausalLM.from_pretrained(out / "model").config.model_type == "llama"
 
