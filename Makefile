@@ -44,7 +44,6 @@ theory: .venv/installed
 
 experiment: .venv/installed .venv/model
 	.venv/bin/python examples/sentiment-cpu/experiment.py $(ARGS)
-	.venv/bin/python examples/sentiment-cpu/results.py
 
 million: .venv/installed
 	.venv/bin/python -m benchmarks.check_rows $(ARGS)

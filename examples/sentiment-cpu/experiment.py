@@ -225,6 +225,10 @@ def main() -> None:
         run(step, options.out)
         if step.done.name == "baseline.jsonl":
             baseline_rows(step.done.parent)
+    told = [str(Path(__file__).with_name("results.py")), "--runs", str(options.out)]
+    raise SystemExit(
+        subprocess.run([sys.executable, *told, "--out", str(options.out / "results")]).returncode
+    )
 
 
 if __name__ == "__main__":

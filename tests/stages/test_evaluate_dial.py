@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 import likelier
+from likelier import cli
 from likelier.engines.divergence import estimate_kl
 from likelier.engines.drawing import Sampler
 from likelier.engines.mixing import at_strength
 from likelier.engines.prompts import Prompt
 from likelier.engines.sampling import sample
+from likelier.errors import UsageError
 from likelier.models.adapters import add_lora
 from likelier.models.loading import load_model
 from likelier.stages.evaluate_dial import interpolate, reweighted
@@ -137,9 +140,9 @@ def test_a_runs_dial(rank: int | None, tmp_path: Path, tiny_llama: Path) -> None
     names = [point.name for point in report.points]
     assert names[0] == "reference"
     assert names[1].startswith(run)
-    both = [f"{run}, {way}, λ = {at}" for way in ("mixed", "interpolated") for at in ("0.5", "1.5")]
-    assert names[2:7] == [*both, f"{run}, mixed, λ = 1"]
-    assert all(name.startswith(f"{run}, reweighted, λ = ") for name in names[7:])
+    both = [f"{run}, {way}, λ = {at}" for way in ("mixed", "interpolated") for at in ("0.5", "1", "1.5")]
+    assert names[2:8] == both
+    assert all(name.startswith(f"{run}, reweighted, λ = ") for name in names[8:])
     by_name = dict(zip(names, report.points, strict=True))
     assert by_name[f"{run}, mixed, λ = 1"].rewards == report.points[1].rewards
     # The mixture's own KL, its answers and both models' distributions anew.
@@ -148,15 +151,48 @@ def test_a_runs_dial(rank: int | None, tmp_path: Path, tiny_llama: Path) -> None
     asked = [Prompt(id=row["id"], content=row["prompt"]) for row in PROMPTS]
     drawn = sample(mixture, policy.tokenizer, asked, n=3, max_new_tokens=5, sampler=Sampler(seed=0))
     expected = estimate_kl(mixture, reference.model, drawn).values
-    for found, wanted in zip(by_name[both[1]].kl, expected, strict=True):
+    for found, wanted in zip(by_name[both[2]].kl, expected, strict=True):
         assert found == pytest.approx(wanted, abs=1e-4)
-    assert by_name[both[1]].distance.value > by_name[both[0]].distance.value > 0
-    # At λ = 1 reweighting is the plain mean, and its KL the mean log-ratio.
-    (plain,) = (point for name, point in by_name.items() if "reweighted, λ = 1," in name)
-    assert plain.reward.value == pytest.approx(report.points[1].reward.value)
+    assert by_name[both[2]].distance.value > by_name[both[0]].distance.value > 0
+    # At λ = 1 reweighting is the policy as it was measured; elsewhere what its own answers say, put right as much.
+    at_1, at_1_5 = (
+        next(point for name, point in by_name.items() if f"reweighted, λ = {at}," in name)
+        for at in ("1", "1.5")
+    )
+    assert at_1.reward.value == pytest.approx(report.points[1].reward.value)
+    assert at_1.distance.value == pytest.approx(report.points[1].distance.value)
     own = sample(policy.model, policy.tokenizer, asked, n=3, max_new_tokens=5, sampler=Sampler(seed=0))
-    log_ratios = estimate_kl(policy.model, reference.model, own, estimator="k1").values
-    for found, wanted in zip(plain.kl, log_ratios, strict=True):
-        assert found == [pytest.approx(np.mean(wanted), abs=1e-4)]
+    ratios = estimate_kl(policy.model, reference.model, own, estimator="k1").values
+    lengths = [[0.0] * 3] * len(PROMPTS)
+    plain = reweighted(ratios, report.points[1].rewards, lengths, 1.5)[1]
+    for found, (uncorrected,), noisy, better in zip(
+        at_1_5.kl, plain, ratios, report.points[1].kl, strict=True
+    ):
+        assert found == [pytest.approx(uncorrected + np.mean(better) - np.mean(noisy), abs=1e-4)]
     again = likelier.evaluate("frontier", [run], out=tmp_path / "again", **settings)
     assert [point.kl for point in again.points] == [point.kl for point in report.points]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"strengths": [0.5]}, "--strengths is for --dial"),
+        ({"dial": True, "strengths": [-1.0]}, "a strength is 0 or more"),
+        ({"dial": True, "strengths": [float("nan")]}, "a finite number"),
+        ({"dial": True, "strengths": [1.0, 1.0]}, "each once"),
+    ],
+)
+def test_strengths_that_are_none(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said):
+        likelier.evaluate("frontier", ["x"], out=tmp_path, prompts=PROMPTS, reward="length", **settings)
+
+
+def test_a_dry_run_counts_the_dial(
+    tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One model; at 0.5 and 2 both ways that sample answer anew: 5 times 3 prompts."""
+    prompts = write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    words = f"evaluate frontier {tiny_llama} --reference {tiny_llama} --prompts {prompts} --reward length"
+    words += f" --dial --strengths 0,0.5,1,2 --out {tmp_path / 'out'} --dry-run --json"
+    assert cli.main(words.split()) == 0
+    assert json.loads(capsys.readouterr().out)["policies"] == 5

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import likelier
+from likelier import cli
 from likelier.errors import UsageError
 from likelier.models.loading import load_model
 from likelier.stages.sample import sample
@@ -113,3 +114,14 @@ def test_killed_and_resumed(run: Path, tmp_path: Path) -> None:
     assert [result["code"] for result in results[-2:]] == [2, 0]
     assert "not made with these settings" in results[-2]["stderr"]
     assert "nothing to do" in results[-1]["stderr"]
+
+
+def test_a_dry_run_reads_the_reference_too(
+    run: Path, tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    words = f"sample --prompts {prompts} --strength 2 --dry-run --model"
+    assert cli.main([*words.split(), str(run / "model")]) == 0
+    assert f", mixed with {tiny_llama} (" in capsys.readouterr().err
+    assert cli.main([*words.split(), str(tiny_llama)]) == 2
+    assert "give --reference" in capsys.readouterr().err

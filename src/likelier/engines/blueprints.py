@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from likelier.engines.prompts import Prompt, check_context, encode_prompts
-from likelier.engines.rewards import resolve_reward
-from likelier.errors import ModelError, UsageError
-from likelier.models.loading import load_tokenizer
+from likelier.engines.rewards import names_a_model, resolve_reward
+from likelier.errors import UsageError
+from likelier.models.loading import base_name, load_tokenizer
 from likelier.models.quiet import quiet_transformers
-from likelier.models.sources import Source, find_source, read_json
+from likelier.models.sources import Source, find_source
 
 NOTHING_DONE = "dry run: nothing was done and nothing written"
 
@@ -75,9 +75,7 @@ def blueprint(name: str | Path, *, classifies: bool = False, trust_remote_code: 
 
     source = find_source(name, weights=False, remote_code=trust_remote_code)
     if source.kind == "adapter":
-        base = read_json(source.path / "adapter_config.json").get("base_model_name_or_path")
-        if not base:
-            raise ModelError(f"{name} is an adapter whose adapter_config.json names no base model")
+        base = base_name(source.path)
         found = blueprint(base, classifies=classifies, trust_remote_code=trust_remote_code)
         return Blueprint(str(name), found.model, load_tokenizer(name, trust_remote_code=trust_remote_code))
     with quiet_transformers():
@@ -106,7 +104,7 @@ def reward_blueprint(reward: Any) -> Blueprint | None:
     """
     if not isinstance(reward, str):
         return None
-    if not reward.startswith("regex:") and ("/" in reward or Path(reward).is_dir()):
+    if names_a_model(reward):
         return blueprint(reward, classifies=True)
     resolve_reward(reward)
     return None

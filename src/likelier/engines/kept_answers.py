@@ -15,11 +15,11 @@ from likelier.data.canonical import digest
 from likelier.engines.decoding import check_can_decode, lowered
 from likelier.engines.divergence import Estimator, estimate_kl
 from likelier.engines.drawing import Sampler
+from likelier.engines.mixing import require_same_tokens
 from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.reply_cache import ReplyCache
 from likelier.engines.sampling import SampledCompletion, SampledPrompt, sample_each
 from likelier.engines.stopping import stop_tokens
-from likelier.errors import UsageError
 from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.loading import Loaded
 from likelier.scoring.precision import DTYPES, Precision
@@ -135,7 +135,7 @@ def distances_of(
     """
     if speaker.identity == reference.identity:
         return [[0.0] * len(prompt.completions) for prompt in sampled]
-    _require_same_tokens(speaker, reference)
+    require_same_tokens(speaker.model, reference.model, needs="KL needs")
     both = ["kl", speaker.identity, reference.identity, estimator]
     keys = [
         digest([*both, prompt.prompt_tokens, [answer.tokens for answer in prompt.completions]], size=32)
@@ -153,11 +153,3 @@ def distances_of(
             cache.put(keys[index], {"kl": values})
             found[index] = values
     return [found[index] for index in range(len(sampled))]
-
-
-def _require_same_tokens(speaker: Speaker, reference: Speaker) -> None:
-    ours, theirs = (one.model.get_input_embeddings().weight.shape[0] for one in (speaker, reference))
-    if ours != theirs:
-        raise UsageError(
-            f"--reference has a vocabulary of {theirs} tokens and the policy one of {ours}; KL needs the same tokens"
-        )

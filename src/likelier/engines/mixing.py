@@ -34,9 +34,8 @@ class Mixture(nn.Module):
         self.policy = policy
         self.reference = reference
         self.strength = strength
-        self.training = (
-            policy.training
-        )  # else whoever puts the mode back after sampling would switch on dropout
+        # Else whoever puts the mode back after sampling would switch on dropout.
+        self.training = policy.training
 
     @property
     def config(self) -> Any:
@@ -132,7 +131,7 @@ def share_equal_weights(policy: nn.Module, reference: nn.Module) -> None:
     theirs = dict(reference.named_parameters())
     for name, parameter in policy.named_parameters():
         other = theirs.get(plain_name(name))
-        if other is not None and _same_bits(parameter, other):
+        if other is not None and same_bits(parameter, other):
             parameter.data = other.data
 
 
@@ -145,6 +144,7 @@ def plain_name(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers in the same form and place."""
     alike = (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
     return alike and torch.equal(one, other)

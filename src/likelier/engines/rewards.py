@@ -103,6 +103,15 @@ class Reward:
         )
 
 
+def names_a_model(reward: str) -> bool:
+    """Whether a reward's name is that of a classifier or a reward model, in a folder or on the hub.
+
+    >>> names_a_model("who/what"), names_a_model("regex:a/b"), names_a_model("vader")
+    (True, False, False)
+    """
+    return not reward.startswith("regex:") and ("/" in reward or (bool(reward) and Path(reward).is_dir()))
+
+
 def resolve_reward(name: str) -> Reward:
     """The reward meant by `vader`, `length`, `json`, `regex:PATTERN`, `module:function`, or a classifier's name.
 
@@ -128,12 +137,12 @@ def resolve_reward(name: str) -> Reward:
         return Reward(name, f"1 where the answer matches {rest}, else 0", _matches(name, rest))
     if colon and kind != "regex" and "/" not in name:
         return reward_of(name, _imported(name))
-    if kind != "regex" and ("/" in name or (name and Path(name).is_dir())):
+    if names_a_model(name):
         if made_here(name):
             model = RewardModel(name)
-            return Reward(name, MEANING, model, model.all, model.loaded.model)
+            return Reward(name, MEANING, model, model.all, model=model.loaded.model)
         classifier = load_classifier(name)
-        return Reward(name, classifier.meaning, classifier, None, classifier.model)
+        return Reward(name, classifier.meaning, classifier, model=classifier.model)
     raise UsageError(
         f"unknown reward `{name}`{nearest(name, ['vader', 'length', 'json'])}; "
         "known are vader, length, json, regex:PATTERN, module:function, or the folder or hub name of a classifier"

@@ -222,9 +222,9 @@ def _adapter(source: Source, wishes: _Wishes) -> PreTrainedModel:
     """Base model and adapter; the adapter's weights can be trained further."""
     from peft import PeftModel
 
-    base_name = _base_name(source)
+    base_of = base_name(source.path)
     try:
-        base = _base(find_source(base_name, remote_code=wishes.trust_remote_code), wishes)
+        base = _base(find_source(base_of, remote_code=wishes.trust_remote_code), wishes)
     except ModelError as error:
         raise ModelError(f"the base model of the adapter {source.name} cannot be loaded: {error}") from error
     try:
@@ -232,11 +232,16 @@ def _adapter(source: Source, wishes: _Wishes) -> PreTrainedModel:
             return PeftModel.from_pretrained(base, source.path, is_trainable=True)
     except (OSError, ValueError, RuntimeError, SafetensorError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"the adapter {source.name} does not fit its base {base_name}: {reason}") from error
+        raise ModelError(f"the adapter {source.name} does not fit its base {base_of}: {reason}") from error
 
 
-def _base_name(source: Source) -> str:
-    settings = source.path / "adapter_config.json"
+def base_name(folder: Path) -> str:
+    """The model that the adapter in a folder was made for.
+
+    Raises:
+        ModelError: its file does not say.
+    """
+    settings = folder / "adapter_config.json"
     name = read_json(settings).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ModelError(f"{settings} names no base model; set its base_model_name_or_path")
@@ -248,7 +253,7 @@ def _tokenizer_of(source: Source, *, trust_remote_code: bool) -> PreTrainedToken
     if folder is None:
         return gguf.convert(source.path)[1]
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        base = _base_name(source) if source.kind == "adapter" else None
+        base = base_name(source.path) if source.kind == "adapter" else None
         if base is None:
             raise ModelError(
                 f"{source.name} has no tokenizer; save one there: tokenizer.save_pretrained(folder)"

@@ -22,6 +22,15 @@ AXES = {
 }
 
 
+def name_of(run: str, step: int | None, setting: str = "") -> str:
+    """Of a point, for people.
+
+    >>> name_of("runs/first", 20), name_of("best-of-N", None, "N = 4")
+    ('runs/first, step 20', 'best-of-N, N = 4')
+    """
+    return ", ".join(filter(None, [run, "" if step is None else f"step {step}", setting]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """A policy's answers to the prompts, in numbers."""
@@ -44,8 +53,7 @@ class Point:
     @property
     def name(self) -> str:
         """For people."""
-        parts = [self.run, *([] if self.step is None else [f"step {self.step}"]), self.setting]
-        return ", ".join(filter(None, parts))
+        return name_of(self.run, self.step, self.setting)
 
     @property
     def reward(self) -> Estimate:

@@ -19,7 +19,7 @@ import torch
 
 from likelier.data.canonical import digest
 from likelier.engines.kept_answers import Speaker, identified
-from likelier.engines.mixing import at_strength, plain_name
+from likelier.engines.mixing import at_strength, plain_name, same_bits
 from likelier.engines.sampling import SampledPrompt
 from likelier.report.frontier import Point
 
@@ -27,6 +27,11 @@ Floats = npt.NDArray[np.float64]
 MIXED, INTERPOLATED, REWEIGHTED = "mixed", "interpolated", "reweighted"
 LEAST_EFFECTIVE = 0.2
 """Share of the answers: with fewer the figure hangs on a handful of them."""
+
+
+def sampled_at(strengths: Sequence[float]) -> list[float]:
+    """Those that have answers of their own: at 0 and 1 they are the reference's and the policy's."""
+    return [strength for strength in strengths if strength not in (0.0, 1.0)]
 
 
 def dialled(
@@ -39,20 +44,31 @@ def dialled(
     Raises:
         UsageError: a reference over other tokens.
     """
-    between = [strength for strength in strengths if strength not in (0.0, 1.0)]
+    between = sampled_at(strengths)
     for strength in between:
         model = at_strength(policy.model, reference.model, strength)
         identity = digest([MIXED, policy.identity, reference.identity, strength], size=32).hex()
         yield MIXED, strength, Speaker(model, policy.tokenizer, identity)
-    own = {name: parameter.detach().clone() for name, parameter in policy.model.named_parameters()}
+    own = moved(policy.model, reference.model)
     try:
         for strength in between:
             interpolate(policy.model, own, reference.model, strength)
             yield INTERPOLATED, strength, identified(policy.model, policy.tokenizer)
     finally:
         with torch.no_grad():
-            for name, parameter in policy.model.named_parameters():
-                parameter.copy_(own[name])
+            parameters = dict(policy.model.named_parameters())
+            for name, trained in own.items():
+                parameters[name].copy_(trained)
+
+
+def moved(model: torch.nn.Module, reference: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the weights that training moved away from the reference's; of an adapter's policy its adapter alone."""
+    theirs = dict(reference.named_parameters())
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if (base := theirs.get(plain_name(name))) is None or not same_bits(parameter, base)
+    }
 
 
 @torch.no_grad()
@@ -63,18 +79,18 @@ def interpolate(
 
     Args:
         model: changed in place.
-        own: its trained weights θ, by name.
+        own: its trained weights θ, by name, where they differ from the reference's (`moved`).
         reference: with the weights θ_ref; an adapter's have no counterpart there.
         strength: λ.
     """
-    theirs = dict(reference.named_parameters())
-    for name, parameter in model.named_parameters():
+    theirs, parameters = dict(reference.named_parameters()), dict(model.named_parameters())
+    for name, trained in own.items():
         base = theirs.get(plain_name(name))
         if base is not None:
             start = base.float()
-            parameter.copy_(start + strength * (own[name].float() - start))
+            parameters[name].copy_(start + strength * (trained.float() - start))
         elif "lora_B" in name:
-            parameter.copy_(strength * own[name].float())
+            parameters[name].copy_(strength * trained.float())
 
 
 def reweighted(
@@ -149,17 +165,28 @@ def reweighted_points(
     sampled: Sequence[SampledPrompt],
     *,
     log_ratios: Sequence[Sequence[float]],
+    kl: Sequence[Sequence[float]],
     rewards: Sequence[Sequence[float]],
     strengths: Sequence[float],
 ) -> tuple[list[Point], list[str]]:
-    """A point for each strength from the policy's one set of answers, and which were left out."""
+    """A point for each strength from the policy's one set of answers, and which were left out.
+
+    A shift of a prompt's log-ratios by c moves the KL at every strength by c, `λc − (λ−1)c`: so by how much their mean
+    lies beside the policy's KL as the evaluation estimates it, with less noise, the KL at all strengths is put right.
+
+    Args:
+        sampled: the policy's answers.
+        log_ratios, kl, rewards: `[prompts][answers]`; `kl` as the evaluation estimates the policy's.
+        strengths: λ; 0 is the reference.
+    """
+    beside = [float(np.mean(better) - np.mean(ratios)) for better, ratios in zip(kl, log_ratios, strict=True)]
     lengths = [[len(answer.tokens) for answer in prompt.completions] for prompt in sampled]
     cut = [[float(answer.finish == "length") for answer in prompt.completions] for prompt in sampled]
     points, left_out = [], []
     for strength in strengths:
         if strength == 0.0:
             continue
-        own, kl, tokens, effective = reweighted(log_ratios, rewards, lengths, strength)
+        own, distances, tokens, effective = reweighted(log_ratios, rewards, lengths, strength)
         if effective < LEAST_EFFECTIVE:
             left_out.append(
                 f"{run}, {REWEIGHTED}, λ = {strength:g}: left out, {effective:.0%} of the answers are effective"
@@ -172,7 +199,7 @@ def reweighted_points(
                 setting=f"λ = {strength:g}, {effective:.0%} effective",
                 step=None,
                 rewards=own,
-                kl=kl,
+                kl=[[one[0] + shift] for one, shift in zip(distances, beside, strict=True)],
                 lengths=tokens,
                 cut=sum(one[0] for one in ended) * len(cut[0]),
                 compute={},

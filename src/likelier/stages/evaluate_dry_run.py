@@ -15,6 +15,8 @@ from likelier.engines.rubric import Rubric
 from likelier.errors import UsageError
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_contest import is_samples
+from likelier.stages.evaluate_dial import sampled_at
+from likelier.stages.evaluate_frontier import answers_each, answers_of_reference, reference_of
 from likelier.stages.evaluate_output import Say, check_folder
 from likelier.stages.evaluate_prompts import asked, baseline_texts, read_prompts
 from likelier.training.stored import StoredRun, stored_run
@@ -73,29 +75,24 @@ def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[
 def _times(config: EvaluateConfig, run: StoredRun) -> int:
     """How often a run answers the prompts."""
     if config.what == "frontier":
-        return len(run.policies)
+        # Of the dial, two ways draw anew at each strength; mixing also reads the reference, which is not counted.
+        return len(run.policies) + (2 * len(sampled_at(config.strengths)) if config.dial else 0)
     return len(config.temperatures) if config.what == "temperature" else 1
 
 
 def _tokens(config: EvaluateConfig, model: Blueprint, records: Sequence[Record]) -> int:
-    answers = config.n or (4 if config.what == "frontier" else 1)
+    answers = answers_each(config) if config.what == "frontier" else config.n or 1
     read = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
     return read + len(records) * answers * config.max_new_tokens
 
 
 def _reference(config: EvaluateConfig, runs: Sequence[StoredRun], records: Sequence[Record]) -> list[str]:
     """What distances are measured from; every answer costs a pass of it besides."""
-    names = {config.reference} if config.reference else {run.reference for run in runs}
-    if len(names) > 1 or None in names:
-        raise UsageError(
-            "the runs were held to different references, or do not say to which: --reference MODEL"
-        )
-    model = blueprint(str(names.pop()), trust_remote_code=config.trust_remote_code)
-    drawn = max([config.n or 4, *config.best_of])
+    model = blueprint(reference_of(config, runs), trust_remote_code=config.trust_remote_code)
     if config.chooser is not None:
         reward_blueprint(config.chooser)
     tokens = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
-    tokens += len(records) * drawn * config.max_new_tokens
+    tokens += len(records) * answers_of_reference(config) * config.max_new_tokens
     return [f"reference: {model.costs(tokens)}, and a pass over every other answer"]
 
 

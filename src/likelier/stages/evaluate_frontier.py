@@ -5,14 +5,14 @@
 Every policy answers every prompt once, by the same random numbers, at temperature 1; policy and reference then run over
 each answer together, math.md "KL". Answers and distances are kept by content (`engines/kept_answers.py`): a killed
 evaluation goes on where it was, a later checkpoint costs its own answers, and another reward none. Two models are in
-memory at most, and none while the reward is. `--best-of 1,2,4 --chooser REWARD` adds best-of-N (`evaluate_best_of.py`).
+memory at most (with `--dial` the trained weights besides), and none while the reward is. `--best-of 1,2,4 --chooser
+REWARD` adds best-of-N (`evaluate_best_of.py`), `--dial` other strengths (`evaluate_dial.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from likelier.data.records import Record
 from likelier.engines.drawing import Sampler
 from likelier.engines.kept_answers import Speaker, answers_of, distances_of, speaker_of
 from likelier.engines.reply_cache import ANSWERED, ReplyCache
-from likelier.engines.rewards import Reward, resolve_reward, reward_of
+from likelier.engines.rewards import Reward, names_a_model, resolve_reward, reward_of
 from likelier.engines.sampling import SampledPrompt
 from likelier.errors import UsageError
 from likelier.models.loading import load_model
@@ -31,13 +31,14 @@ from likelier.report.frontier import (
     Point,
     frontier_picture,
     frontier_table,
+    name_of,
     report_frontier,
 )
 from likelier.scoring.precision import default_device
 from likelier.scoring.whole import chosen_precision
 from likelier.stages.evaluate_best_of import best_of_points, scores_of
 from likelier.stages.evaluate_config import EvaluateConfig
-from likelier.stages.evaluate_dial import MIXED, dialled, reweighted_points
+from likelier.stages.evaluate_dial import INTERPOLATED, MIXED, dialled, reweighted_points
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
 from likelier.stages.evaluate_prompts import asked, read_prompts
 from likelier.training.stored import StoredRun, loaded_policies, stored_run
@@ -65,10 +66,12 @@ def frontier(
         WorkError: a reward that fails or is no finite number.
     """
     runs = [stored_run(name) for name in dict.fromkeys(config.runs)]
-    reference = _reference(config, runs)
+    reference = reference_of(config, runs)
     for name in (reward, chooser):
-        if isinstance(name, str) and not _names_a_model(name):
-            resolve_reward(name)  # a misspelt one is found before anything is sampled
+        if isinstance(name, str) and not names_a_model(name):
+            resolve_reward(
+                name
+            )  # a misspelt one is found before anything is sampled; a model would stay in memory
     records = read_prompts(config, prompts, say=say)
     with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
         measured = _measured(config, runs, reference, records, cache, say)
@@ -78,19 +81,20 @@ def frontier(
     best_of = best_of_points(config.best_of, measured[0].sampled, scores=scores, rewards=points[0].rewards)
     from_one_set, left_out = _reweighted(config, measured, points)
     report = report_frontier([*points, *from_one_set, *best_of])
-    words = [*_words(config, report, scored, len(records)), *left_out]
+    drawn = [point for one, point in zip(measured, points, strict=True) if one.drawn]
+    words = [*_words(config, report, scored, len(records), drawn), *left_out]
     header, table = frontier_table(report)
     settings = {
         "reward": {"name": scored.name, "meaning": scored.meaning},
         "reference": reference,
         "estimator": config.estimator,
         "prompts": len(records),
-        "answers_per_prompt": _answers(config),
+        "answers_per_prompt": answers_each(config),
         "seed": config.seed,
         "max_new_tokens": config.max_new_tokens,
         "temperature": 1.0,
         "chooser": config.chooser,
-        "answers_of_the_reference": _answers_of_reference(config),
+        "answers_of_the_reference": answers_of_reference(config),
     }
     outcome = Outcome(
         found=report,
@@ -114,36 +118,37 @@ class _Measured:
     sampled: list[SampledPrompt]
     kl: list[list[float]]
     setting: str = ""
+    drawn: bool = True
+    """False where it is another's answers under a second name."""
     log_ratios: list[list[float]] | None = None
     """log π_θ/π_ref of each answer, where `--dial` counts them anew."""
 
     @property
     def name(self) -> str:
         """For people."""
-        parts = [self.run, *([] if self.step is None else [f"step {self.step}"]), self.setting]
-        return ", ".join(filter(None, parts))
-
-
-def _names_a_model(reward: str) -> bool:
-    """Loading it now would keep it in memory beside the policies."""
-    return "/" in reward or Path(reward).is_dir()
+        return name_of(self.run, self.step, self.setting)
 
 
 def _resolved(reward: str | Callable[..., Any], name: str | None) -> Reward:
     return resolve_reward(reward) if isinstance(reward, str) else reward_of(name or "", reward)
 
 
-def _answers(config: EvaluateConfig) -> int:
+def answers_each(config: EvaluateConfig) -> int:
+    """Of a policy to each prompt."""
     return config.n or 4
 
 
-def _answers_of_reference(config: EvaluateConfig) -> int:
-    """Best-of-N of every N is read off its answers."""
-    return max([_answers(config), *config.best_of])
+def answers_of_reference(config: EvaluateConfig) -> int:
+    """To each prompt: best-of-N of every N is read off its answers."""
+    return max([answers_each(config), *config.best_of])
 
 
-def _reference(config: EvaluateConfig, runs: Sequence[StoredRun]) -> str:
-    """What every run was held to."""
+def reference_of(config: EvaluateConfig, runs: Sequence[StoredRun]) -> str:
+    """What every run was held to.
+
+    Raises:
+        UsageError: runs that were held to different models, or do not say to which.
+    """
     if config.reference is not None:
         return config.reference
     named = {run.name: run.reference for run in runs}
@@ -193,19 +198,21 @@ def _measure(
     records: Sequence[Record],
     cache: ReplyCache,
     say: Say,
+    *,
+    setting: str = "",
 ) -> _Measured:
     sampled, known = answers_of(
         speaker,
         asked(records),
-        n=_answers_of_reference(config) if run == REFERENCE else _answers(config),
+        n=answers_of_reference(config) if run == REFERENCE else answers_each(config),
         max_new_tokens=config.max_new_tokens,
         sampler=Sampler(seed=config.seed),
         cache=cache,
     )
     kl = distances_of(speaker, reference, sampled, estimator=config.estimator, cache=cache)
-    name = run if step is None or run == REFERENCE else f"{run}, step {step}"
-    say(f"{name}: {len(records)} prompts, {known} of them answered before")
-    return _Measured(run, None if run == REFERENCE else step, sampled, kl)
+    found = _Measured(run, None if run == REFERENCE else step, sampled, kl, setting)
+    say(f"{found.name}: {len(records)} prompts, {known} of them answered before")
+    return found
 
 
 def _dialled(
@@ -216,15 +223,21 @@ def _dialled(
     records: Sequence[Record],
     cache: ReplyCache,
     say: Say,
-) -> Iterator[_Measured]:
-    """The policy at every strength, by both ways that sample, and last its own answers with their log-ratios."""
+) -> list[_Measured]:
+    """The policy at every strength by both ways that sample, from the weakest on; at 1 both are the policy itself."""
+    found: dict[tuple[str, float], _Measured] = {}
     for way, strength, speaker in dialled(policy, reference, config.strengths):
         name, setting = f"{run}, {way}", f"λ = {strength:g}"
-        one = _measure(config, name, None, speaker, reference, records, cache, say)
-        yield replace(one, setting=setting)
+        found[way, strength] = _measure(
+            config, name, None, speaker, reference, records, cache, say, setting=setting
+        )
     own = _measure(config, run, None, policy, reference, records, cache, lambda text: None)
     ratios = distances_of(policy, reference, own.sampled, estimator="k1", cache=cache)
-    yield replace(own, run=f"{run}, {MIXED}", setting="λ = 1", log_ratios=ratios)
+    again = replace(own, setting="λ = 1", drawn=False)
+    found[MIXED, 1.0] = replace(again, run=f"{run}, {MIXED}", log_ratios=ratios)
+    found[INTERPOLATED, 1.0] = replace(again, run=f"{run}, {INTERPOLATED}")
+    ways = (MIXED, INTERPOLATED)
+    return [found[key] for key in sorted(found, key=lambda key: (ways.index(key[0]), key[1]))]
 
 
 def _reweighted(
@@ -238,6 +251,7 @@ def _reweighted(
                 one.run.removesuffix(f", {MIXED}"),
                 one.sampled,
                 log_ratios=one.log_ratios,
+                kl=one.kl,
                 rewards=point.rewards,
                 strengths=config.strengths,
             )
@@ -291,8 +305,10 @@ def _rows(
             } | ({"setting": one.setting} if one.setting else {})
 
 
-def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, prompts: int) -> list[str]:
-    n = _answers(config)
+def _words(
+    config: EvaluateConfig, report: FrontierReport, reward: Reward, prompts: int, drawn: Sequence[Point]
+) -> list[str]:
+    n = answers_each(config)
     how = (
         f"{prompts} prompts, {n} answers each at temperature 1, seed {config.seed}; reward {reward.name};"
         f" KL to the reference by {ESTIMATORS[config.estimator]}; 95 % intervals clustered by prompt; lengths are not"
@@ -301,7 +317,7 @@ def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, promp
     best = max(report.points, key=lambda point: point.reward.value)
     if config.best_of:
         how += (
-            f"; best-of-N from {_answers_of_reference(config)} answers of the reference to each prompt, chosen by"
+            f"; best-of-N from {answers_of_reference(config)} answers of the reference to each prompt, chosen by"
             f" {config.chooser}, every N from the same ones; its KL is the bound log N - (N-1)/N, not an estimate"
         )
     lines = [
@@ -324,7 +340,6 @@ def _words(config: EvaluateConfig, report: FrontierReport, reward: Reward, promp
         lines.append(
             f"  {point.name}: reward {point.reward.value:.4g}, {_distance(point, short=True)}, {place}"
         )
-    drawn = [point for point in report.points if point.kl_is == "estimate"]
     answers = sum(len(own) for point in drawn for own in point.rewards)
     if cut := sum(point.cut for point in drawn):
         lines.append(

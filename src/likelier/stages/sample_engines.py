@@ -68,8 +68,7 @@ class Local:
         loaded: Loaded = load_model(model, tokenizer=tokenizer, **options)
         policy = lowered(loaded.model, dtype, copied=isinstance(model, torch.nn.Module))
         if config.strength is not None:
-            trained_from = load_model(_reference(config), **options)
-            reference = lowered(trained_from.model, dtype, copied=False)
+            reference = lowered(load_model(reference_of(config), **options).model, dtype, copied=False)
             share_equal_weights(policy, reference)
             policy = at_strength(policy, reference, config.strength)
         return cls(config, policy, loaded.tokenizer)
@@ -121,7 +120,7 @@ class Local:
         ]
 
 
-def _reference(config: SampleConfig) -> str:
+def reference_of(config: SampleConfig) -> str:
     """What `--strength` mixes with.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import nn
 from likelier.config import read_yaml
 from likelier.errors import ModelError, UsageError
 from likelier.models.adapters import add_lora, is_adapted
-from likelier.models.loading import Loaded, load_model
+from likelier.models.loading import Loaded, base_name, load_model
 from likelier.training.folder import whole_lines
 
 _VALUES, _POLICY = "value_head.", "model."
@@ -106,6 +105,9 @@ def trained_from(model: str) -> str | None:
     Args:
         model: a run's folder, the `model` folder in one, an adapter's folder, or any name of a model.
 
+    Raises:
+        ModelError: an adapter that names no base model.
+
     >>> trained_from("smollm2")
     """
     folder = Path(model)
@@ -115,10 +117,7 @@ def trained_from(model: str) -> str | None:
         # An adapter's base is not what held it where it had a --reference, or began as an adapter.
         if (run / "config.yaml").is_file() and (is_model or run == folder):
             return held_to(read_yaml(run / "config.yaml"))
-    if not adapter.is_file():
-        return None
-    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    return str(base) if base else None
+    return base_name(folder) if adapter.is_file() else None
 
 
 def compute_by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
