@@ -111,6 +111,8 @@ def _trained(model: str, seed: int, scale: Scale) -> dict[str, object]:
         "batch_size": scale.batch,
         "epochs": 1000,
         "max_steps": scale.steps,
+        # Its default is a share of all epochs' steps, of which these are the first few.
+        "warmup_steps": max(scale.steps // 10, 1),
         "lora_rank": scale.lora,
     }
 
