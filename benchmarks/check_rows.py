@@ -52,7 +52,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows, log = Path(folder, "rows.jsonl"), Path(folder, "log")
         write_rows(rows, given.rows)
-        command = [sys.executable, "-m", "likelier.cli", "check", "--data", str(rows), "--json"]
+        command = [sys.executable, "-m", "likelier", "check", "--data", str(rows), "--json"]
         command += ["--model", given.model] if given.model else []
         start = time.perf_counter()
         peak = run_watched(command, env=os.environ, log=log, cwd=Path.cwd())

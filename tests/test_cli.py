@@ -14,6 +14,7 @@ from pydantic import Field
 from likelier import __version__, cli
 from likelier.config import StageConfig
 from likelier.errors import UsageError
+from likelier.flags import flag
 from likelier.training.config import DpoConfig
 from tests.training.conftest import no_timing, own_cache
 from tests.training.support import pairs, write_rows
@@ -50,8 +51,26 @@ def test_a_stages_help_lists_every_flag_with_what_it_does(
     assert code == 0
     config: type[StageConfig] = cli._load(cli.STAGES[stage].config)
     for name, field in config.model_fields.items():
-        assert f"  {cli._flag(name)}" in out
+        assert f"  {flag(name)}" in out
         assert field.description, f"{stage} {name} says nothing"
+
+
+def test_help_groups_what_stages_share(capsys: pytest.CaptureFixture[str]) -> None:
+    """What must be given and what is the stage's own first, then the rest under the headings of its bases."""
+    out = run("sft --help", capsys)[1]
+    places = [
+        out.index(word) for word in ("--data", "--on ", "training:", "--batch-size", "how rows are read:")
+    ]
+    assert places == sorted(places)
+    assert out.count("--learning-rate") == out.count("  --data") == 1
+
+
+def test_help_of_one_evaluation_shows_what_it_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    whole, frontier = (run(f"evaluate {word} --help", capsys)[1] for word in ("", "frontier"))
+    assert "usage: likelier evaluate frontier RUNS … " in frontier
+    assert {"--temperatures", "--judge"} <= {*whole.split()}
+    assert not {"--temperatures", "--judge", "--what"} & {*frontier.split()}
+    assert "as 0,0.5,1: 0 is the reference, 1 the policy [0,0.25,0.5,0.75,1,1.25,1.5,1.75,2]" in frontier
 
 
 @pytest.mark.parametrize(
@@ -247,7 +266,7 @@ def test_a_faulty_file_is_named(
 
 
 def test_debug_shows_the_traceback() -> None:
-    words = [sys.executable, "-m", "likelier.cli", "dpo", "--betta", "1"]
+    words = [sys.executable, "-m", "likelier", "dpo", "--betta", "1"]
     plain = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (plain.returncode, plain.stdout) == (2, "")
     assert "Traceback" not in plain.stderr
@@ -348,5 +367,5 @@ def test_help_answers_at_once() -> None:
 
     for words in (["--help"], ["dpo", "--help"]):
         before = used()
-        subprocess.run([sys.executable, "-m", "likelier.cli", *words], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "likelier", *words], check=True, capture_output=True)
         assert used() - before < 0.5

@@ -199,9 +199,7 @@ def run(step: Step, out: Path) -> None:
         file.write(told + "\n")
     print(f"\n== {step.name}\n$ {told}", flush=True)
     started = time.perf_counter()
-    code = subprocess.run(
-        [sys.executable, "-c", "import sys; from likelier.cli import main; sys.exit(main())", *words]
-    ).returncode
+    code = subprocess.run([sys.executable, "-m", "likelier", *words]).returncode
     if code != 0:
         raise SystemExit(
             f"{step.name}: the command ended with {code}; the experiment goes on from here when run again"

@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
-import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from likelier import __version__
 from likelier.errors import LikelierError, UsageError, is_out_of_memory
+from likelier.flags import flag, kind_of
+from likelier.usage import help_of, overview
 
 if TYPE_CHECKING:
     from likelier.config import StageConfig
@@ -70,7 +71,7 @@ STAGES: dict[str, Stage] = {
         "likelier.stages.ppo:main",
     ),
     "evaluate": Stage(
-        "how well rewards predict preferences, with intervals",
+        "runs against each other: reward over KL, win rates, and rewards on preferences",
         "likelier.stages.evaluate_config:EvaluateConfig",
         "likelier.stages.evaluate:main",
     ),
@@ -135,7 +136,7 @@ def parse(stage: str, words: list[str]) -> StageConfig:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+        print(overview({name: stage.summary for name, stage in STAGES.items()}))
         return 0
     if words[0] in ("-V", "--version"):
         print(f"likelier {__version__}")
@@ -146,7 +147,7 @@ def _run(words: list[str]) -> int:
 
         raise UsageError(f"unknown command `{stage}`{nearest(stage, STAGES)}; `likelier --help` lists them")
     if any(word in ("-h", "--help") for word in words[1:]):
-        print(_stage_help(stage))
+        print(help_of(stage, STAGES[stage].summary, _load(STAGES[stage].config), words[1:]))
         return 0
     config = parse(stage, words[1:])
     return int(_load(STAGES[stage].run)(config))
@@ -161,7 +162,7 @@ def _flags(
     >>> _flags("label", ["a.jsonl", "--with=reward"], LabelConfig)
     ({'samples': 'a.jsonl', 'with_': 'reward'}, None)
     """
-    flags = {_flag(name): name for name in config_class.model_fields} | {"--config": "--config"}
+    flags = {flag(name): name for name in config_class.model_fields} | {"--config": "--config"}
     given: dict[str, Any] = {}
     value: Any
     rest = list(words)
@@ -169,14 +170,14 @@ def _flags(
     while rest:
         if places and not rest[0].startswith("-"):
             # A word without a flag; a list takes all that come.
-            name, word, value = places[0], _flag(places[0]), rest.pop(0)
-            kind = _kind(config_class.model_fields[name].annotation)
+            name, word, value = places[0], flag(places[0]), rest.pop(0)
+            kind = kind_of(config_class.model_fields[name].annotation)
             places = places if kind == "list" else places[1:]
         else:
             word, equals, attached = rest.pop(0).partition("=")
             name = flags.get(word) or _unknown(word, flags, stage)
             field = config_class.model_fields.get(name)
-            kind = "value" if field is None else _kind(field.annotation)
+            kind = "value" if field is None else kind_of(field.annotation)
             read = _switch if kind == "switch" else _value
             value = read(word, attached if equals else None, rest)
         if kind == "list":
@@ -224,87 +225,15 @@ def _keys(values: dict[str, Any], config_class: type[StageConfig]) -> dict[str, 
     named = {(f"{key}_" if f"{key}_" in fields else key): value for key, value in values.items()}
     return {
         key: [value]
-        if key in fields and _kind(fields[key].annotation) == "list" and isinstance(value, str)
+        if key in fields and kind_of(fields[key].annotation) == "list" and isinstance(value, str)
         else value
         for key, value in named.items()
     }
 
 
-def _flag(name: str) -> str:
-    return "--" + name.rstrip("_").replace("_", "-")
-
-
-def _kind(annotation: Any) -> Literal["switch", "list", "value"]:
-    if annotation is bool:
-        return "switch"
-    return "list" if typing.get_origin(annotation) is list else "value"
-
-
 def _load(address: str) -> Any:
     module, name = address.split(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _overview() -> str:
-    width = max(map(len, STAGES))
-    lines = [f"  {name:<{width}}  {stage.summary}" for name, stage in STAGES.items()]
-    return "\n".join(
-        [
-            "likelier makes the answers people prefer likelier.",
-            "",
-            "usage: likelier STAGE [--config FILE.yaml] [--flag value …]",
-            "",
-            *lines,
-            "",
-            "`likelier STAGE --help` lists a stage's settings; --debug shows a traceback; --version.",
-        ]
-    )
-
-
-def _stage_help(stage: str) -> str:
-    from likelier.data.rows_config import RowsConfig
-
-    config_class = _load(STAGES[stage].config)
-    rows = []
-    # How rows are read comes last: few ask for that.
-    for name in sorted(config_class.model_fields, key=lambda name: name in RowsConfig.model_fields):
-        field = config_class.model_fields[name]
-        default = field.get_default(call_default_factory=True)
-        shown = "" if default in (None, [], "", False) or field.is_required() else f" [{default}]"
-        required = " (required)" if field.is_required() else ""
-        required = " (or as a word without the flag)" if name in config_class.positional else required
-        rows.append(
-            (_flag(name) + _placeholder(field.annotation), f"{field.description or ''}{shown}{required}")
-        )
-    width = min(34, max(len(flag) for flag, _ in rows))
-    lines = [f"  {flag:<{width}}  {text}" for flag, text in rows]
-    usage = " ".join(
-        ["usage: likelier", stage, *_places(config_class), "[--config FILE.yaml] [--flag value …]"]
-    )
-    return "\n".join([STAGES[stage].summary, "", usage, "", *lines])
-
-
-def _places(config_class: type[StageConfig]) -> list[str]:
-    """How the usage line names the words without a flag: `WHAT RUN …`."""
-    kinds = {name: _kind(config_class.model_fields[name].annotation) for name in config_class.positional}
-    return [name.rstrip("_").upper() + (" …" if kind == "list" else "") for name, kind in kinds.items()]
-
-
-def _placeholder(annotation: Any) -> str:
-    if annotation is bool:
-        return ""
-    options = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is Literal]
-    if options:
-        return " " + "|".join(str(value) for value in typing.get_args(options[0]))
-    names = {int: " N", float: " X", Path: " PATH"}
-    inner = [a for a in (annotation, *typing.get_args(annotation)) if isinstance(a, type)]
-    for found in [
-        *inner,
-        *(typing.get_args(a)[0] for a in typing.get_args(annotation) if typing.get_args(a)),
-    ]:
-        if found in names:
-            return names[found]
-    return " VALUE"
 
 
 def _machine_fault(error: BaseException) -> str:
@@ -317,7 +246,3 @@ def _machine_fault(error: BaseException) -> str:
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return f"no permission for {where}: choose another place, or change its rights"
     return " ".join(str(error).split())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,12 +7,14 @@ configuration. A field's name is its flag (`max_tokens` is `--max-tokens`), its 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from likelier.errors import UsageError
+from likelier.flags import flag
 
 
 class StageConfig(BaseModel):
@@ -22,6 +24,14 @@ class StageConfig(BaseModel):
     positional: ClassVar[tuple[str, ...]] = ()
     """Fields that the command line takes from words without a flag, in this order; a list takes all that follow."""
 
+    heading: ClassVar[str] = ""
+    """Of a base that several stages share: over its settings in their help."""
+
+    @classmethod
+    def fields_for(cls, words: Sequence[str]) -> list[str]:
+        """The settings that help shows after these words; all, unless a word settles what is read."""
+        return list(cls.model_fields)
+
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
         """The configuration with `values` filled in, or a one-line `UsageError` that names the key and the remedy."""
@@ -30,7 +40,7 @@ class StageConfig(BaseModel):
                 raise UsageError(f"unknown setting `{key}`{nearest(key, cls.model_fields)}")
             # pydantic reads true as 1: `lora_rank: true` would train an adapter of rank 1.
             if isinstance(values[key], bool) and cls.model_fields[key].annotation is not bool:
-                raise UsageError(f"{_flag(key)} takes a value, not {str(values[key]).lower()}")
+                raise UsageError(f"{flag(key)} takes a value, not {str(values[key]).lower()}")
         # A list of nothing is as good as missing: `data: []` in a file.
         given = {key: value for key, value in values.items() if value != [] or not cls._needs(key)}
         try:
@@ -132,11 +142,5 @@ def _one_line(error: ValidationError, config: type[StageConfig]) -> str:
         return message
     if fault["type"] == "missing":
         key, meaning = name.rstrip("_"), config.model_fields[name].description
-        return (
-            f"{_flag(name)} is missing; give {_flag(name)} VALUE, or `{key}:` in a --config file ({meaning})"
-        )
-    return f"{_flag(name)}: {message[0].lower()}{message[1:]} (given {fault['input']!r})"
-
-
-def _flag(name: str) -> str:
-    return "--" + name.rstrip("_").replace("_", "-")
+        return f"{flag(name)} is missing; give {flag(name)} VALUE, or `{key}:` in a --config file ({meaning})"
+    return f"{flag(name)}: {message[0].lower()}{message[1:]} (given {fault['input']!r})"

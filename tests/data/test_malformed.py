@@ -381,7 +381,7 @@ def test_the_command_names_file_row_and_reason_of_every_bad_line(tmp_path: Path)
     assert len(lines) >= 250
     path, rejected = tmp_path / "rows.jsonl", tmp_path / "bad.jsonl"
     path.write_bytes(b"\n".join(lines))
-    command = [sys.executable, "-m", "likelier.cli", "check", "--data", str(path), "--json"]
+    command = [sys.executable, "-m", "likelier", "check", "--data", str(path), "--json"]
     done = subprocess.run([*command, "--rejected", str(rejected)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
     assert json.loads(done.stdout)["unusable"] == len(lines)

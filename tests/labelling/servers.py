@@ -58,7 +58,7 @@ class Server:
         self.said: list[str] = []
 
     def start(self) -> Self:
-        command = [sys.executable, "-m", "likelier.cli", *self._words, "--port", str(self.port)]
+        command = [sys.executable, "-m", "likelier", *self._words, "--port", str(self.port)]
         self.process = subprocess.Popen(
             command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, encoding="utf-8"
         )

@@ -275,7 +275,7 @@ def test_killed_and_run_again_is_as_never_stopped(own_cache: Path) -> None:
 
     with StubServer(behaviour) as server:
         asked = f"label s.jsonl --with judge --judge openai --base-url {server.url} --judge-model wise"
-        words = [sys.executable, "-m", "likelier.cli", *asked.split(), "--concurrency", "2", "--out"]
+        words = [sys.executable, "-m", "likelier", *asked.split(), "--concurrency", "2", "--out"]
 
         def start(out: str, cache: str) -> subprocess.Popen[bytes]:
             environment = os.environ | {"LIKELIER_CACHE": str(own_cache / cache)}

@@ -128,7 +128,7 @@ def test_a_real_process_that_hangs_on_a_server(name: str, tmp_path: Path) -> Non
 
     with StubServer(behaviour) as stub:
         more = ["--engine", "openai", "--model", "m", "--base-url", stub.url, "--concurrency", "2"]
-        command = [sys.executable, "-m", "likelier.cli", *words(tmp_path, "samples", *more)]
+        command = [sys.executable, "-m", "likelier", *words(tmp_path, "samples", *more)]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         partial = partial_path(tmp_path / "samples.jsonl")
         for _ in range(2400):

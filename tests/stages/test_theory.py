@@ -59,7 +59,7 @@ def test_the_whole_command_on_the_example(tmp_path: Path) -> None:
     """Nothing patched, in a process of its own: numbers, page, exit code."""
     words = ["theory", "--world", str(EXAMPLE), "--out", str(tmp_path / "out"), "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "likelier.cli", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "likelier", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -81,7 +81,7 @@ def test_the_command_itself(tmp_path: Path, tiny_llama: Path) -> None:
         "float32",
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "likelier.cli", *words, "--batch-size", "1", "--epochs", "500"],
+        [sys.executable, "-m", "likelier", *words, "--batch-size", "1", "--epochs", "500"],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -12,6 +12,7 @@ from likelier.config import StageConfig
 class RowsConfig(StageConfig):
     """How a stage that trains on rows, or scores them, reads them."""
 
+    heading: ClassVar[str] = "how rows are read"
     format: str | None = Field(None, description="format of the rows, where their columns do not tell")
     columns: str | None = Field(None, description="renames columns: prompt=instruction,chosen=response1")
     as_: Literal["text", "messages"] = Field(

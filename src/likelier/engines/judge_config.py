@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -13,6 +13,7 @@ from likelier.config import StageConfig
 class JudgeConfig(StageConfig):
     """Who judges, and how it is asked."""
 
+    heading: ClassVar[str] = "a judge"
     judge: Literal["local", "openai"] = Field(
         "local", description="judge: a model loaded here, or one behind an OpenAI-compatible address"
     )

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any
 
+from likelier.flags import flag
 from likelier.stages.demo_story import Story
 
 
@@ -38,6 +39,6 @@ def command_of(stage: str, *words: str, **settings: Any) -> str:
     """
     flags = []
     for name, value in settings.items():
-        flags.append("--" + name.rstrip("_").replace("_", "-"))
+        flags.append(flag(name))
         flags += [] if value is True else [str(value)]
     return shlex.join(["likelier", stage, *words, *flags])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -9,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from likelier.data.rows_config import RowsConfig
 from likelier.engines.judge_config import JudgeConfig
+from likelier.flags import flag
 
 Kind = Literal["preferences", "frontier", "winrate", "temperature"]
 BY_JUDGE = tuple(JudgeConfig.model_fields)
@@ -103,6 +106,15 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     )
     json_: bool = Field(False, description="print the result as one JSON object on stdout")
 
+    @classmethod
+    def fields_for(cls, words: Sequence[str]) -> list[str]:
+        """`evaluate frontier --help` shows what the frontier reads."""
+        if not words or words[0] not in typing.get_args(Kind):
+            return super().fields_for(words)
+        return [
+            name for name in cls.model_fields if name != "what" and words[0] in OWN_SETTINGS.get(name, words)
+        ]
+
     @field_validator("temperatures", "best_of", "strengths", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -139,8 +151,9 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
         for name in sorted(self.model_fields_set):
             kinds = OWN_SETTINGS.get(name, (self.what,))
             if self.what not in kinds:
-                flag = "--" + name.rstrip("_").replace("_", "-")
-                raise ValueError(f"{flag} is for evaluate {' or '.join(kinds)}, not evaluate {self.what}")
+                raise ValueError(
+                    f"{flag(name)} is for evaluate {' or '.join(kinds)}, not evaluate {self.what}"
+                )
         if self.what == "preferences":
             if not self.data:
                 raise ValueError("evaluate preferences needs --data: held-out preferences")

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from likelier.engines.judge_config import JudgeConfig
+from likelier.flags import flag
 
 Labeller = Literal["reward", "judge", "human"]
 
@@ -93,8 +94,9 @@ class LabelConfig(JudgeConfig):
         for name in sorted(self.model_fields_set):
             readers = OWN_SETTINGS.get(name, (self.with_,))
             if self.with_ not in readers:
-                flag = "--" + name.rstrip("_").replace("_", "-")
-                raise ValueError(f"{flag} is for --with {' or '.join(readers)}, not --with {self.with_}")
+                raise ValueError(
+                    f"{flag(name)} is for --with {' or '.join(readers)}, not --with {self.with_}"
+                )
         if self.with_ == "reward":
             self._check_reward()
         if self.with_ == "judge":

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from likelier.config import StageConfig
+from likelier.flags import flag
 
 SERVER_ONLY = ("base_url", "api_key_variable", "concurrency", "retries", "timeout", "skip_failed")
 LOCAL_ONLY = ("precision", "trust_remote_code", "strength", "reference")
@@ -77,9 +78,8 @@ class SampleConfig(StageConfig):
         server = self.engine == "openai"
         for name in LOCAL_ONLY if server else SERVER_ONLY:
             if name in self.model_fields_set and getattr(self, name) != type(self).model_fields[name].default:
-                flag = "--" + name.replace("_", "-")
                 raise ValueError(
-                    f"{flag} is for --engine {'transformers' if server else 'openai'}; leave it out"
+                    f"{flag(name)} is for --engine {'transformers' if server else 'openai'}; leave it out"
                 )
         if self.reference is not None and self.strength is None:
             raise ValueError("--reference is what --strength mixes with; give both, or leave it out")

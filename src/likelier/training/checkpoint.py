@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likelier.errors import UsageError
+from likelier.flags import flag
 from likelier.models.folders import written_folder
 from likelier.training.optimizer import reserve_state, state_tensors
 
@@ -56,9 +57,8 @@ class Identity:
         ):
             mine, theirs = self.settings.get(name), other.settings.get(name)
             if mine != theirs:
-                flag = name.rstrip("_").replace("_", "-")
                 raise UsageError(
-                    f"--resume: --{flag} was {theirs} when this run began and is {mine} now; give the same,"
+                    f"--resume: {flag(name)} was {theirs} when this run began and is {mine} now; give the same,"
                     " or start a new run in another --out"
                 )
         for what, mine, theirs in (

@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class DataConfig(RowsConfig):
     """What a stage reads that trains on rows with answers."""
 
+    heading: ClassVar[str] = "what to train on"
     data: list[str] = Field(
         description="preference rows: a file, a datasets folder or a hub name; may be repeated"
     )
@@ -38,6 +39,7 @@ class DataConfig(RowsConfig):
 class TrainingConfig(StageConfig):
     """What every training stage reads."""
 
+    heading: ClassVar[str] = "training"
     full_rate: ClassVar[float] = 1e-6
     """The default learning rate of full training."""
     lora_rate: ClassVar[float] = 1e-5
@@ -134,6 +136,7 @@ class RowTrainingConfig(TrainingConfig, DataConfig):
 class SamplingConfig(StageConfig):
     """What is read besides where the model that trains can answer."""
 
+    heading: ClassVar[str] = "answers while it trains"
     sample_prompts: Path | None = Field(None, description="prompts that the policy answers as it trains")
     sample_every: PositiveInt | None = Field(None, description="answer them every N steps")
 
@@ -145,7 +148,7 @@ class SamplingConfig(StageConfig):
         return self
 
 
-class DpoConfig(SamplingConfig, RowTrainingConfig):
+class DpoConfig(RowTrainingConfig, SamplingConfig):
     """The settings of `likelier dpo`."""
 
     ties: Literal["drop", "half"] = Field(
@@ -176,7 +179,7 @@ class DpoConfig(SamplingConfig, RowTrainingConfig):
         return {**{k: v for k, v in preset.items() if k in cls.model_fields}, **values}
 
 
-class SftConfig(SamplingConfig, RowTrainingConfig):
+class SftConfig(RowTrainingConfig, SamplingConfig):
     """The settings of `likelier sft`."""
 
     full_rate: ClassVar[float] = 2e-5

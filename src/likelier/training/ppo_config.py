@@ -16,6 +16,7 @@ OF_GAE = ("gae_lambda", "discount", "value_weight", "value_learning_rate", "valu
 class RolloutConfig(StageConfig):
     """How answers are drawn and rewarded."""
 
+    heading: ClassVar[str] = "answers and their reward"
     prompts: str = Field(description="rows with a prompt and, if wanted, an id; or a .txt file of one a line")
     reward: str = Field(
         description="vader, length, json, regex:PATTERN, module:function, a reward model's or a classifier's folder"
@@ -44,7 +45,7 @@ class RolloutConfig(StageConfig):
     kl_gain: PositiveFloat = Field(0.1, description="how fast beta follows --target-kl")
 
 
-class PpoConfig(SamplingConfig, TrainingConfig, RolloutConfig):
+class PpoConfig(RolloutConfig, TrainingConfig, SamplingConfig):
     """The settings of `likelier ppo`."""
 
     full_rate: ClassVar[float] = 3e-6
