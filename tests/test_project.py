@@ -68,19 +68,8 @@ def test_constraints_pin_every_dependency_within_its_range() -> None:
 
 # Rooms
 
-ORDER = tuple("__main__ cli usage stages report labelling training engines scoring models data".split())
-    "__main__",
-    "cli",
-    "usage",
-    "stages",
-    "report",
-    "labelling",
-    "training",
-    "engines",
-    "scoring",
-    "models",
-    "data",
-)
+ROOMS = "__main__ cli usage stages report labelling training engines scoring models data"
+ORDER = tuple(ROOMS.split())
 """A room imports rooms further to the right alone."""
 ALONE = ("theory", "objectives", "stats")
 """Imported by any room above `data`; of ours, `theory` imports the other two, and they but each other."""
