@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from likelier.data.encoding import encode
 from likelier.data.records import Completion, Content, Record
 from likelier.errors import DataError
 from likelier.models.reward_model import load_reward_model
 from likelier.scoring.precision import default_device
+from likelier.scoring.reference import in_tenths
 from likelier.scoring.whole import score_trees
 
 MEANING = "the score of a reward model"
 _MAX_TOKENS = 2048
+_SOON = 5.0
+"""Seconds within which nobody asks how far it is: a rollout of PPO is scored at every step."""
 
 
 class RewardModel:
@@ -48,12 +52,13 @@ class RewardModel:
             raise DataError(
                 f"{len(encoded.refused)} answers cannot be scored; the first: {encoded.refused[0]}"
             )
+        told = in_tenths(partial(print, file=sys.stderr), self.loaded.name, after=_SOON)
         values = score_trees(
             self.loaded,
             encoded.trees,
             precision="float32",
             max_tokens=_MAX_TOKENS,
-            say=lambda text: print(text, file=sys.stderr),
+            on_progress=told,
         )
         found = [0.0] * len(records)
         for tree, own in zip(encoded.trees, values, strict=True):

@@ -7,6 +7,7 @@ tokens of trunk and branch. Changing β, the loss or the learning rate costs not
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -98,8 +99,13 @@ def reference_logps(
     return [[torch.from_numpy(known[key]) for key in own] for own in keys]
 
 
-def in_tenths(say: Callable[[str], None], what: str) -> Callable[[int, int], None]:
+def in_tenths(say: Callable[[str], None], what: str, *, after: float = 0.0) -> Callable[[int, int], None]:
     """An `on_progress` that says how far a pass is, in ten lines at most: it may take minutes.
+
+    What is done within `after` seconds says nothing.
+
+    >>> for done in range(1, 11):
+    ...     in_tenths(print, "rewards", after=3600)(done, 10)
 
     >>> told = in_tenths(print, "reference")
     >>> for done in range(1, 41):
@@ -108,8 +114,11 @@ def in_tenths(say: Callable[[str], None], what: str) -> Callable[[int, int], Non
     reference: 40 of 40 prompts scored
     """
 
+    started = time.monotonic()
+
     def told(done: int, total: int) -> None:
-        if done * 10 // total > (done - 1) * 10 // total:
+        due = done * 10 // total > (done - 1) * 10 // total
+        if due and time.monotonic() - started >= after:
             say(f"{what}: {done:,} of {total:,} prompts scored")
 
     return told

@@ -16,7 +16,7 @@ from likelier.scoring.equality import choose_way
 from likelier.scoring.halfway import settled_halfway
 from likelier.scoring.limits import require_context, require_masters
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision
-from likelier.scoring.reference import branch_sums, in_tenths, model_digest, reference_logps
+from likelier.scoring.reference import branch_sums, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
 
 
@@ -38,7 +38,7 @@ def score_trees(
     *,
     precision: Precision,
     max_tokens: int,
-    say: Callable[[str], None],
+    on_progress: Callable[[int, int], None],
 ) -> list[list[float]]:
     """Per tree and branch the log-prob (of a reward model the value), through the cache that training shares.
 
@@ -64,6 +64,6 @@ def score_trees(
         stack.callback(scorer.close)
         cache = stack.enter_context(LogpCache(cache_folder()))
         numbers = reference_logps(
-            scorer, trees, cache=cache, digest=model_digest(scorer), on_progress=in_tenths(say, loaded.name)
+            scorer, trees, cache=cache, digest=model_digest(scorer), on_progress=on_progress
         )
     return [branch_sums(own).tolist() for own in numbers]

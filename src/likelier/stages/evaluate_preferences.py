@@ -22,6 +22,7 @@ from likelier.models.loading import Loaded, load_model
 from likelier.models.reward_model import inner_model
 from likelier.report.preferences import preferences_picture
 from likelier.scoring.precision import default_device, master_dtype
+from likelier.scoring.reference import in_tenths
 from likelier.scoring.whole import chosen_precision, score_trees
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_output import Outcome, Say, cells, write_outcome
@@ -127,7 +128,8 @@ def _load(config: EvaluateConfig, name: str, tokenizer: Any = None) -> Loaded:
 
 def _scored(config: EvaluateConfig, loaded: Loaded, trees: Sequence[Tree], say: Say) -> list[list[float]]:
     precision = chosen_precision(config.precision)
-    return score_trees(loaded, trees, precision=precision, max_tokens=config.max_tokens, say=say)
+    told = in_tenths(say, loaded.name)
+    return score_trees(loaded, trees, precision=precision, max_tokens=config.max_tokens, on_progress=told)
 
 
 def _words(one: PreferenceEvaluation) -> Iterator[str]:

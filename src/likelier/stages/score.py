@@ -26,6 +26,7 @@ from likelier.models.folders import work_error
 from likelier.models.loading import Loaded, load_model
 from likelier.models.reward_model import load_reward_model, made_here
 from likelier.scoring.precision import default_device, master_dtype
+from likelier.scoring.reference import in_tenths
 from likelier.scoring.whole import chosen_precision, score_trees
 from likelier.stages.score_config import ScoreConfig
 
@@ -197,7 +198,8 @@ def _scored(
     loaded: Loaded, trees: Sequence[Tree], config: ScoreConfig, say: Callable[[str], None]
 ) -> list[list[float]]:
     precision = chosen_precision(config.precision)
-    return score_trees(loaded, trees, precision=precision, max_tokens=config.max_tokens, say=say)
+    told = in_tenths(say, loaded.name)
+    return score_trees(loaded, trees, precision=precision, max_tokens=config.max_tokens, on_progress=told)
 
 
 def _in_order(records: Sequence[Record], trees: Sequence[Tree]) -> Iterator[tuple[Record, Tree]]:
