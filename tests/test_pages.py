@@ -115,9 +115,6 @@ def beside_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_rows(
         tmp_path / "preferences.jsonl", [*rows, rows[0] | {"id": "bad", "rejected": rows[0]["chosen"]}]
     )
-    write_rows(
-        tmp_path / "answers.jsonl", [{"prompt": "Go on:", "completions": ["Yes.", "Yes, I will.", "No."]}]
-    )
     write_rows(tmp_path / "prompts.jsonl", [{"prompt": "Go on:"}, {"prompt": "The cat"}])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -134,18 +131,31 @@ def test_readmes_python_runs(beside_data: Path, tiny_llama: Path, capsys: pytest
     assert len([line for line in shown if line.startswith("row 0.")]) == 12
 
 
-def test_readmes_shell_runs(beside_data: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("page", "codes", "runs"),
+    [
+        ("README.md", [0, 0, 1, *[0] * 7], ["first", "ipo", "reward", "ppo"]),
+        ("docs/commands.md", [1, 1, *[0] * 18], ["chosen", "first", "lora", "beta", "reward", "ppo"]),
+    ],
+)
+def test_the_shell_that_is_shown_runs(
+    page: str,
+    codes: list[int],
+    runs: list[str],
+    beside_data: Path,
+    patient_llama: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Line by line, with a tiny model in place of the small one; `check` finds the bad row: exit code 1."""
-    model = ["--model", str(tiny_llama)]
-    codes = []
-    for words in [words for words in commands(README) if words[0] == "likelier" and words[1] != "demo"]:
-        named = [str(tiny_llama) if word == "smollm2" else word for word in words[1:]]
-        complete = {"--model", "--help", "--config", "--with", "--reward", "evaluate", "report"} & {*named}
-        codes.append(main(named if complete else [*named, *model]))
-    assert codes == [0, 1, 1, *[0] * 18], capsys.readouterr().err
+    found = []
+    for words in [words for words in commands((ROOT / page).read_text("utf-8")) if words[0] == "likelier"]:
+        named = [str(patient_llama) if word == "smollm2" else word for word in words[1:]]
+        complete = {"--model", "--config", "label", "evaluate", "report", "theory"} & {*named}
+        complete |= {"--reward"} & {*named} if named[0] == "score" else set()
+        found.append(main(named if complete else [*named, "--model", str(patient_llama)]))
+    assert found == codes, capsys.readouterr().err
     assert len((beside_data / "clean.jsonl").read_text("utf-8").splitlines()) == 12
-    assert len((beside_data / "scores.jsonl").read_text("utf-8").splitlines()) == 12
-    for name in ("first", "ipo", "lora", "beta", "chosen", "reward", "ppo"):
+    for name in runs:
         assert (beside_data / "runs" / name / "model" / "README.md").is_file()
 
 
