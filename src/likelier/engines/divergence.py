@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from likelier.engines.decoding import Prefix, read_prompts, width_of
+from likelier.engines.mixing import mixed_logits
 from likelier.engines.sampling import SampledPrompt
 
 POSITIONS = 2048
@@ -38,7 +39,12 @@ class KlEstimate:
 
 @torch.inference_mode()
 def estimate_kl(
-    policy: Any, reference: Any, sampled: Sequence[SampledPrompt], *, estimator: Estimator = "rao_blackwell"
+    policy: Any,
+    reference: Any,
+    sampled: Sequence[SampledPrompt],
+    *,
+    estimator: Estimator = "rao_blackwell",
+    strengths: Sequence[float] | None = None,
 ) -> KlEstimate:
     """Estimates KL(policy ‖ reference) along answers drawn from the policy at temperature 1.
 
@@ -50,6 +56,8 @@ def estimate_kl(
         reference: one with the same vocabulary.
         sampled: answers with their tokens; each prompt with at least one.
         estimator: which of the two.
+        strengths: by number of the answer, where each prompt's were drawn from the two models mixed at these
+            (`dialling.py`); the KL is then that of the mixture, and still each model reads an answer once.
     """
     values: list[list[float]] = [[0.0] * len(prompt.completions) for prompt in sampled]
     for block in _blocks(sampled):
@@ -61,8 +69,10 @@ def estimate_kl(
         for row, (number, index) in enumerate(block):
             length = len(answers[row])
             drawn = torch.tensor(answers[row], device=policy_logits.device)
-            kl = _answer_kl(policy_logits[row, :length], reference_logits[row, :length], drawn, estimator)
-            values[number][index] = kl
+            own, other = policy_logits[row, :length], reference_logits[row, :length]
+            if strengths is not None:
+                own = mixed_logits(other, own, strengths[index])
+            values[number][index] = _answer_kl(own, other, drawn, estimator)
     cut = sum(answer.finish == "length" for prompt in sampled for answer in prompt.completions)
     return KlEstimate(estimator=estimator, values=values, cut=cut)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from likelier.engines.noise import exponential_noise
+from likelier.engines.noise import draw_key, exponential_noise
 from likelier.errors import UsageError
+
+Place = tuple[str, int, int]
+"""Of a token: prompt id, number of the sample, position in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,13 @@ class Draw:
     ties: list[bool]
     """Whether another token's score equals the best within the logits' precision: where a batch moves the last
     bits (not on a CPU), that one might have been drawn."""
+
+
+class Draws(Protocol):
+    """Whatever draws next tokens."""
+
+    def draw_at(self, logits: Tensor, places: Sequence[Place]) -> Draw:
+        """One token per row of `logits` [at least `len(places)`, scores], each for its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +72,10 @@ class Sampler:
     def plain(self) -> bool:
         """Whether it draws from the model's own distribution."""
         return self.temperature == 1 and self.top_p == 1 and not self.top_k and not self.min_p
+
+    def draw_at(self, logits: Tensor, places: Sequence[Place]) -> Draw:
+        """One token per row of `logits` [at least `len(places)`, vocabulary], by the random numbers of its place."""
+        return self.draw(logits, [draw_key(self.seed, *place) for place in places])
 
     def draw(self, logits: Tensor, keys: list[int]) -> Draw:
         """One token per row of `logits` [at least `len(keys)`, vocabulary]."""

@@ -26,10 +26,11 @@ class Mixture(nn.Module):
 
     Args:
         policy, reference: causal language models over the same tokens. Answers end as the policy's do.
-        strength: λ.
+        strength: λ; None leaves the policy's logits and the reference's as they are, one behind the other, for whoever
+            mixes each row at a strength of its own (`dialling.py`).
     """
 
-    def __init__(self, policy: nn.Module, reference: nn.Module, strength: float) -> None:
+    def __init__(self, policy: nn.Module, reference: nn.Module, strength: float | None) -> None:
         super().__init__()
         self.policy = policy
         self.reference = reference
@@ -52,7 +53,7 @@ class Mixture(nn.Module):
         return self.policy.get_input_embeddings()  # type: ignore[operator]
 
     def forward(self, *, past_key_values: Cache | None = None, **inputs: Any) -> CausalLMOutput:
-        """Mixed logits; `past_key_values` holds the policy's layers, then the reference's, or there are none."""
+        """Logits; `past_key_values` holds the policy's layers, then the reference's, or there are none."""
         own: Cache | None = None
         other: Cache | None = None
         if past_key_values is not None:
@@ -61,6 +62,8 @@ class Mixture(nn.Module):
             own, other = Cache(layers=layers[:place]), Cache(layers=layers[place:])
         policy = self.policy(past_key_values=own, **inputs).logits
         reference = self.reference(past_key_values=other, **inputs).logits
+        if self.strength is None:
+            return CausalLMOutput(logits=torch.cat([policy, reference], dim=-1))
         return CausalLMOutput(logits=mixed_logits(reference, policy, self.strength))
 
 

@@ -19,8 +19,7 @@ from torch import Tensor
 from likelier.data.records import Content
 from likelier.engines.cohorts import cohorts_in, read_tokens, takes_cohorts
 from likelier.engines.decoding import Prefix, check_can_decode, filled, read_prompts, width_of
-from likelier.engines.drawing import Sampler
-from likelier.engines.noise import draw_key
+from likelier.engines.drawing import Draws, Sampler
 from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.stopping import Stopping, stop_tokens
 from likelier.errors import ModelError
@@ -66,7 +65,7 @@ def sample(
     *,
     n: int = 4,
     max_new_tokens: int = 64,
-    sampler: Sampler | None = None,
+    sampler: Draws | None = None,
     stop: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> list[SampledPrompt]:
@@ -94,7 +93,7 @@ def sample_each(
     *,
     n: int = 4,
     max_new_tokens: int = 64,
-    sampler: Sampler | None = None,
+    sampler: Draws | None = None,
     stop: Sequence[str] = (),
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, SampledPrompt]]:
@@ -178,7 +177,7 @@ class _Decoder:
         encoded: list[list[int]],
         n: int,
         max_new_tokens: int,
-        sampler: Sampler,
+        sampler: Draws,
     ) -> None:
         self._model = model
         self._prompts = prompts
@@ -252,12 +251,9 @@ class _Decoder:
     def _draw(self, cohort: _Cohort, stopping: Stopping) -> tuple[Tensor, list[_Row]]:
         """The next token of each row, and the rows that ended with it."""
         position, logits = cohort.position, cohort.prefix.logits
-        keys = [
-            draw_key(self._sampler.seed, self._prompts[row.number].id, row.index, position)
-            for row in cohort.rows
-        ]
+        places = [(self._prompts[row.number].id, row.index, position) for row in cohort.rows]
         self._require_numbers(cohort)
-        draw = self._sampler.draw(logits, keys)
+        draw = self._sampler.draw_at(logits, places)
         ended = []
         for row, token, logp, tie in zip(cohort.rows, draw.tokens, draw.logps, draw.ties, strict=True):
             if row.ended:
@@ -272,7 +268,8 @@ class _Decoder:
 
     def _require_numbers(self, cohort: _Cohort) -> None:
         """Raises `ModelError` for a row without scores: what is no number in a forward is so for all its tokens."""
-        lost = cohort.prefix.logits[: len(cohort.rows), 0].isnan()
+        # The first score and the last: of two models' side by side, one of each.
+        lost = cohort.prefix.logits[: len(cohort.rows), [0, -1]].isnan().any(dim=1)
         for row, is_lost in zip(cohort.rows, lost.tolist(), strict=True):
             if is_lost and not row.ended:
                 raise ModelError(
