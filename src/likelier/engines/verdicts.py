@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -130,3 +131,9 @@ def why_not(one: Judged) -> str:
     unread = [reply for reply, side in zip(one.replies, one.sides, strict=True) if side is None]
     cut = any(isinstance(reply, Said) and reply.finish == "length" for reply in unread)
     return reasons[0] if reasons else CUT if cut else UNPARSABLE
+
+
+def counted_reasons(judged: Sequence[Judged]) -> str:
+    """Why there are no verdicts, the commonest reason first."""
+    reasons = Counter(why_not(one) for one in judged if not one.labelled)
+    return ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())

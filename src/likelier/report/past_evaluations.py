@@ -184,8 +184,8 @@ def _preferences(result: Mapping[str, Any]) -> Table:
             str(name),
             f"{one['pairs']:,}",
             _estimate(one["accuracy"]),
-            _estimate(one["log_loss"]),
-            float(one["calibration_error"]),
+            None if one["log_loss"] is None else _estimate(one["log_loss"]),
+            None if one["calibration_error"] is None else float(one["calibration_error"]),
             _estimate(one["longer_chosen"]),
         ]
         for name, one in result.items()

@@ -24,7 +24,7 @@ from likelier.stages.evaluate_output import Outcome, Say, check_folder
 
 def evaluate(
     what: str,
-    runs: str | Path | Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path] = (),
     data: Any = None,
     *,
     out: str | Path,
@@ -40,7 +40,8 @@ def evaluate(
     Args:
         what: `"preferences"` (a `PreferenceEvaluation` by name), `"frontier"` (a `FrontierReport`), `"winrate"` or
             `"temperature"` (a `Win` for each, in lists).
-        runs: run folders or models; for `winrate` also files of samples, for `preferences` also reward models.
+        runs: run folders or models; for `winrate` also files of samples, for `preferences` also reward models,
+            and none where a judge alone is asked about.
         data: of `preferences`: a path or hub name, rows, or a `datasets.Dataset`.
         out: a folder for the files.
         prompts: of the others: a path, rows with a `prompt`, or a `datasets.Dataset`.
@@ -105,7 +106,7 @@ def _evaluated(config: EvaluateConfig, given: Inputs, say: Say) -> Outcome:
     if config.what == "preferences":
         from likelier.stages.evaluate_preferences import preferences
 
-        return preferences(config, given.data, say=say)
+        return preferences(config, given.data, given.judge_model, given.tokenizer, say=say)
     if config.what == "frontier":
         from likelier.stages.evaluate_frontier import frontier
 

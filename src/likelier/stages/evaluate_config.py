@@ -22,7 +22,8 @@ _SETTINGS_OF: dict[tuple[Kind, ...], tuple[str, ...]] = {
         "data", "eval_share", "beta", "columns", "max_length", "cut_answers", "allow_template_edits", "max_tokens",
     ),
     ("frontier", "winrate", "temperature"): ("prompts", "reward", "n", "max_new_tokens", "seed"),
-    ("winrate", "temperature"): (*BY_JUDGE, "baseline", "human_labels"),
+    ("preferences", "winrate", "temperature"): BY_JUDGE,
+    ("winrate", "temperature"): ("baseline", "human_labels"),
     ("frontier", "preferences"): ("reference",),
     ("frontier",): ("estimator", "best_of", "chooser", "dial", "strengths"),
     ("winrate",): ("against", "sampling_temperature"),
@@ -42,7 +43,8 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
         " winrate: against other answers; temperature: that over sampling temperatures"
     )
     runs: list[str] = Field(
-        description="run folders or models; for winrate also files of samples; for preferences also reward models"
+        [],
+        description="run folders or models; for winrate also files of samples; for preferences also reward models",
     )
     out: Path = Field(description="folder for NAME.csv, .json, .svg and .png")
     data: list[str] = Field(
@@ -154,7 +156,10 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
                 raise ValueError(
                     f"{flag(name)} is for evaluate {' or '.join(kinds)}, not evaluate {self.what}"
                 )
+        if not self.runs and not (self.what == "preferences" and self.judge_model is not None):
+            raise ValueError("--runs is missing: name run folders or models")
         if self.what == "preferences":
+            self._check_judge()
             if not self.data:
                 raise ValueError("evaluate preferences needs --data: held-out preferences")
         elif self.what == "frontier":
@@ -171,11 +176,8 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
             self._check_contest()
         return self
 
-    def _check_contest(self) -> None:
-        if (self.reward is None) == (self.judge_model is None):
-            raise ValueError(
-                "who says which answer is better? --reward NAME, or --judge-model MODEL; give one of them"
-            )
+    def _check_judge(self) -> None:
+        """A judge's settings fit each other, and are not there without one."""
         if self.judge_model is not None:
             self.check_judge()
         elif read := [
@@ -183,9 +185,14 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
             for name in (*BY_JUDGE, "human_labels")
             if name in self.model_fields_set and name != "judge_model"
         ]:
+            raise ValueError(f"{flag(read[0])} is for a judge: give --judge-model, or leave it out")
+
+    def _check_contest(self) -> None:
+        if (self.reward is None) == (self.judge_model is None):
             raise ValueError(
-                f"--{read[0].replace('_', '-')} is for a judge: give --judge-model, or leave it out"
+                "who says which answer is better? --reward NAME, or --judge-model MODEL; give one of them"
             )
+        self._check_judge()
         if self.what == "temperature" and (self.prompts is None or self.baseline is None):
             missing = "--prompts" if self.prompts is None else "--baseline COLUMN"
             raise ValueError(f"evaluate temperature needs {missing}: what the answers are compared with")

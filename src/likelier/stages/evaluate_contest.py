@@ -21,7 +21,7 @@ from likelier.engines.judging import judge_cases, judge_notes, judge_of
 from likelier.engines.kept_answers import answers_of, speaker_of
 from likelier.engines.reply_cache import ReplyCache
 from likelier.engines.rewards import Reward, resolve_reward, reward_of
-from likelier.engines.verdicts import Case, Judged, labelled_cases, why_not
+from likelier.engines.verdicts import Case, Judged, counted_reasons, labelled_cases, why_not
 from likelier.errors import DataError, WorkError
 from likelier.report.winrate import Compared, Win, win_of
 from likelier.scoring.precision import default_device
@@ -331,9 +331,7 @@ def _outcome(one: Judged) -> float | str:
 
 
 def _no_verdict(name: str, judged: Sequence[Judged]) -> str:
-    reasons = Counter(why_not(one) for one in judged)
-    told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
-    return f"{name} gave no verdict on any of {len(judged)} pairs ({told})"
+    return f"{name} gave no verdict on any of {len(judged)} pairs ({counted_reasons(judged)})"
 
 
 def _percent(one: Any) -> str:

@@ -12,6 +12,7 @@ from likelier.data.splitting import split_by_prompt
 from likelier.data.usable import usable_records
 from likelier.engines.blueprints import NOTHING_DONE, Blueprint, blueprint, reward_blueprint
 from likelier.engines.rubric import Rubric
+from likelier.engines.verdicts import labelled_cases
 from likelier.errors import UsageError
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_contest import is_samples
@@ -46,7 +47,10 @@ def _of_rows(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[str
     models = [_model(config, stored_run(name)) for name in config.runs]
     characters = sum(len(str(one.content)) for record in records for one in record.completions)
     told = f"{len(records):,} rows ({characters:,} characters of answers) scored by {len(models)} models: "
-    return {"rows": len(records), "models": len(models)}, [told + ", ".join(model.name for model in models)]
+    lines = [told + ", ".join(model.name for model in models)] if models else []
+    if config.judge_model is not None:
+        lines.append(f"{len(labelled_cases(records)):,} pairs that somebody decided; {_referee(config)}")
+    return {"rows": len(records), "models": len(models)}, lines
 
 
 def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[str]]:

@@ -1,7 +1,7 @@
 """`likelier evaluate preferences`: how well rewards predict which answer people preferred.
 
-A reward model's values, or the implicit reward of a DPO policy, math.md (8), on the same pairs by the same figures:
-accuracy, log loss, calibration, and all that by length.
+A reward model's values, the implicit reward of a DPO policy, math.md (8), or a judge's verdicts, on the same pairs by
+the same figures: accuracy, log loss, calibration, by length, and by the category that rows name as their `source`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from likelier.scoring.precision import default_device, master_dtype
 from likelier.scoring.reference import in_tenths
 from likelier.scoring.whole import chosen_precision, score_trees
 from likelier.stages.evaluate_config import EvaluateConfig
+from likelier.stages.evaluate_contest import failures_in, judge_words
+from likelier.stages.evaluate_judge import category_of, evaluated_judge
 from likelier.stages.evaluate_output import Outcome, Say, cells, write_outcome
 from likelier.stats.preferences import Group, PreferenceEvaluation, evaluate_preferences
 from likelier.training.stored import held_to
 
+_CALIBRATION = ("calibration_error", "calibration_error_if_calibrated")
+
 
 @dataclass(frozen=True, slots=True)
-class _Judge:
+class _Rewarder:
     """Where a reward comes from."""
 
     name: str
@@ -42,42 +46,55 @@ class _Judge:
     """Hash of the rows it was trained on, where a run says so."""
 
 
-def preferences(config: EvaluateConfig, data: Any, *, say: Say) -> Outcome:
-    """Evaluates every reward on the pairs of `data`, and writes the files."""
-    judges = [_judge(config, name) for name in config.runs]
+def preferences(config: EvaluateConfig, data: Any, judge_model: Any, tokenizer: Any, *, say: Say) -> Outcome:
+    """Evaluates every reward, and the judge, on the pairs of `data`, and writes the files."""
+    rewarders = [_rewarder(config, name) for name in config.runs]
     records = usable_records(config, data, say)
     if config.eval_share is not None:
         records = split_by_prompt(records, config.eval_share, seed=0)[1]
     seen = hash_records(records)
-    found = {}
-    for judge in judges:
-        if judge.trained_on == seen:
-            say(f"warning: {judge.name} was trained on these very rows: its figures say nothing of others")
-        found[judge.name] = _evaluated(config, judge, records, say)
+    found: dict[str, PreferenceEvaluation] = {}
+    for rewarder in rewarders:
+        if rewarder.trained_on == seen:
+            say(f"warning: {rewarder.name} was trained on these very rows: its figures say nothing of others")
+        found[rewarder.name] = _evaluated(config, rewarder, records, say)
+    judged: dict[str, Any] = {}
+    if config.judge_model is not None:
+        name = f"judge {config.judge_model}"
+        found[name], judged[name] = evaluated_judge(config, judge_model, tokenizer, records, say=say)
     outcome = Outcome(
         found=found,
-        result={name: one.as_dict() for name, one in found.items()},
+        result={
+            name: one.as_dict() | ({"judge": judged[name]} if name in judged else {})
+            for name, one in found.items()
+        },
         words=[
-            line for name, one in found.items() for line in (name, *(f"  {told}" for told in _words(one)))
+            line
+            for name, one in found.items()
+            for line in (name, *(f"  {told}" for told in (*_words(one), *judge_words(judged.get(name, {})))))
         ],
-        header=["reward", "figure", "from", "to", "mean", "value", "low", "high", "pairs", "prompts"],
+        header=[
+            *("reward", "figure", "category", "from", "to", "mean"),
+            *("value", "low", "high", "pairs", "prompts"),
+        ],
         table=list(_table(found)),
         picture=lambda form: preferences_picture(found, form=form),
+        failures=sum(failures_in(figures) for figures in judged.values()),
     )
     write_outcome(config, outcome, inputs=config.data)
     return outcome
 
 
-def _judge(config: EvaluateConfig, name: str) -> _Judge:
+def _rewarder(config: EvaluateConfig, name: str) -> _Rewarder:
     """A run folder says what it was held to; of a model's name nothing is known."""
     folder = Path(name)
     if not (folder / "config.yaml").is_file():
-        return _Judge(name, name, config.reference, config.beta or 0.1, None)
+        return _Rewarder(name, name, config.reference, config.beta or 0.1, None)
     if not (folder / "model").is_dir():
         raise UsageError(f"{name} is a run without a model; finish it with --resume")
     known = read_yaml(folder / "config.yaml")
     manifest = read_yaml(folder / "manifest.json") if (folder / "manifest.json").is_file() else {}
-    return _Judge(
+    return _Rewarder(
         name,
         str(folder / "model"),
         config.reference or held_to(known),
@@ -87,22 +104,22 @@ def _judge(config: EvaluateConfig, name: str) -> _Judge:
 
 
 def _evaluated(
-    config: EvaluateConfig, judge: _Judge, records: Sequence[Record], say: Say
+    config: EvaluateConfig, rewarder: _Rewarder, records: Sequence[Record], say: Say
 ) -> PreferenceEvaluation:
-    loaded = _load(config, judge.model)
+    loaded = _load(config, rewarder.model)
     trees = usable_trees(config, records, loaded.tokenizer, need="pairs", group_prompts=True, say=say)
     if not trees:
         raise DataError("the data holds no pair of answers of which one is preferred")
     rewards = _scored(config, loaded, trees, say)
     if value_head(inner_model(loaded.model)) is None:
-        if judge.reference is None:
+        if rewarder.reference is None:
             raise UsageError(
-                f"{judge.name} is no reward model; its implicit reward needs the policy that it started from:"
+                f"{rewarder.name} is no reward model; its implicit reward needs the policy that it started from:"
                 " --reference MODEL"
             )
-        reference = _scored(config, _load(config, judge.reference, loaded.tokenizer), trees, say)
+        reference = _scored(config, _load(config, rewarder.reference, loaded.tokenizer), trees, say)
         rewards = [
-            [judge.beta * (ours - theirs) for ours, theirs in zip(*both, strict=True)]
+            [rewarder.beta * (ours - theirs) for ours, theirs in zip(*both, strict=True)]
             for both in zip(rewards, reference, strict=True)
         ]
     compared = [(index, c) for index, tree in enumerate(trees) for c in tree.comparisons]
@@ -112,6 +129,7 @@ def _evaluated(
             trees[i].branch_length(c.chosen) - trees[i].branch_length(c.rejected) for i, c in compared
         ],
         prompts=[i for i, _ in compared],
+        categories=[category_of(records[c.record]) for _, c in compared],
     )
 
 
@@ -134,26 +152,36 @@ def _scored(config: EvaluateConfig, loaded: Loaded, trees: Sequence[Tree], say: 
 
 def _words(one: PreferenceEvaluation) -> Iterator[str]:
     yield f"accuracy {one.accuracy}"
-    yield f"log loss {one.log_loss}; log 2 = 0.6931 for a coin"
-    yield (
-        f"expected calibration error {one.calibration_error:.3f}; chance alone stays below"
-        f" {one.calibration_error_if_calibrated:.3f} in 95 % of draws"
-    )
+    if one.log_loss is not None:
+        yield f"log loss {one.log_loss}; log 2 = 0.6931 for a coin"
+        yield (
+            f"expected calibration error {one.calibration_error:.3f}; chance alone stays below"
+            f" {one.calibration_error_if_calibrated:.3f} in 95 % of draws"
+        )
     yield f"the longer answer is the chosen one: {one.longer_chosen}"
     for group in one.by_length:
-        yield f"accuracy with {group.low:+.0f} to {group.high:+.0f} tokens more: {group.accuracy}"
+        yield f"accuracy with {group.low:+.0f} to {group.high:+.0f} {one.unit} more: {group.accuracy}"
+    for category in one.by_category:
+        loss = "" if category.log_loss is None else f"; log loss {category.log_loss}"
+        yield f"of {category.name}: accuracy {category.accuracy}{loss}"
 
 
 def _table(found: dict[str, PreferenceEvaluation]) -> Iterator[list[Any]]:
     """A row for each figure, with its interval and n."""
     for name, one in found.items():
         for figure in ("accuracy", "log_loss", "margin", "longer_chosen"):
-            yield [name, figure, "", "", "", *cells(getattr(one, figure))]
-        for figure in ("calibration_error", "calibration_error_if_calibrated"):
-            yield [name, figure, "", "", "", getattr(one, figure), "", "", one.pairs, one.prompts]
+            yield [name, figure, "", "", "", "", *cells(getattr(one, figure))]
+        for figure in _CALIBRATION:
+            yield [name, figure, "", "", "", "", getattr(one, figure), "", "", one.pairs, one.prompts]
         for figure in ("reliability", "by_length"):
             for group in getattr(one, figure):
-                yield [name, figure, *_place(group), *cells(group.accuracy)]
+                yield [name, figure, "", *_place(group), *cells(group.accuracy)]
+        for category in one.by_category:
+            for figure in ("accuracy", "log_loss"):
+                yield [name, figure, category.name, "", "", "", *cells(getattr(category, figure))]
+            for figure in _CALIBRATION:
+                counted = [category.accuracy.n, category.accuracy.clusters]
+                yield [name, figure, category.name, "", "", "", getattr(category, figure), "", "", *counted]
 
 
 def _place(group: Group) -> list[float]:

@@ -7,7 +7,7 @@ reward, its confidence `σ(|u|)` between one half and 1, and how often people pr
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,6 +34,17 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """The figures over the pairs of one category; `PreferenceEvaluation` says what each is."""
+
+    name: str
+    accuracy: Estimate
+    log_loss: Estimate | None
+    calibration_error: float | None
+    calibration_error_if_calibrated: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceEvaluation:
     """Figures over all pairs, with intervals clustered by prompt."""
 
@@ -41,18 +52,22 @@ class PreferenceEvaluation:
     prompts: int
     accuracy: Estimate
     """A tie of the rewards counts one half."""
-    log_loss: Estimate
-    """Mean `−log σ(u)`, nats; log 2 for a coin."""
-    margin: Estimate
-    calibration_error: float
+    log_loss: Estimate | None
+    """Mean `−log σ(u)`, nats; log 2 for a coin. None, as the four below, where margins are but signs."""
+    margin: Estimate | None
+    calibration_error: float | None
     """Expected calibration error: mean |accuracy − confidence| over the bins, weighted by their pairs."""
-    calibration_error_if_calibrated: float
+    calibration_error_if_calibrated: float | None
     """Its 95 % quantile for labels drawn from the confidences themselves: what chance alone gives with so few pairs."""
     reliability: tuple[Group, ...]
     by_length: tuple[Group, ...]
-    """Of chosen less rejected tokens, in equal parts."""
+    """Of the chosen answer's length less that of the rejected, in equal parts."""
     longer_chosen: Estimate
-    """How often the longer answer is the chosen one: the accuracy of a reward that only counts tokens."""
+    """How often the longer answer is the chosen one: the accuracy of a reward that only counts length."""
+    by_category: tuple[Category, ...] = ()
+    """In the order of their names; empty where all pairs are of one."""
+    unit: str = "tokens"
+    """Of length."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -64,6 +79,9 @@ def evaluate_preferences(
     *,
     length_differences: npt.ArrayLike,
     prompts: Sequence[Hashable],
+    categories: Sequence[str] | None = None,
+    signs_alone: bool = False,
+    unit: str = "tokens",
     bins: int = 10,
     parts: int = 5,
 ) -> PreferenceEvaluation:
@@ -71,8 +89,11 @@ def evaluate_preferences(
 
     Args:
         margins: `[n]`, reward of the chosen less that of the rejected.
-        length_differences: `[n]`, tokens of the chosen less those of the rejected.
+        length_differences: `[n]`, length of the chosen less that of the rejected.
         prompts: `[n]`, the prompt of each pair: rows that share one are not independent.
+        categories: `[n]`, what each pair is about.
+        signs_alone: margins say which answer is preferred and not how surely, as verdicts in words do.
+        unit: of length.
         bins: of confidence, equal in width between one half and 1.
         parts: of length difference, equal in pairs as far as equal differences allow.
 
@@ -85,21 +106,54 @@ def evaluate_preferences(
     """
     gaps = np.asarray(margins, np.float64)
     lengths = np.asarray(length_differences, np.float64)
-    accuracy = accuracy_interval(gaps, clusters=prompts)
-    confidence = _sigmoid(np.abs(gaps))
-    right = 0.5 * (1.0 + np.sign(gaps))
+    of_all = _category("", gaps, prompts, signs_alone=signs_alone, bins=bins)
+    reliability = () if signs_alone else _reliability(gaps, _sigmoid(np.abs(gaps)), prompts, bins)
     return PreferenceEvaluation(
         pairs=gaps.size,
         prompts=len(set(prompts)),
-        accuracy=accuracy,
-        log_loss=mean_interval(np.logaddexp(0.0, -gaps), clusters=prompts),
-        margin=mean_interval(gaps, clusters=prompts),
-        calibration_error=calibration_error(confidence, right, bins=bins),
-        calibration_error_if_calibrated=_by_chance(confidence, bins=bins),
-        reliability=_reliability(gaps, confidence, prompts, bins),
+        accuracy=of_all.accuracy,
+        log_loss=of_all.log_loss,
+        margin=None if signs_alone else mean_interval(gaps, clusters=prompts),
+        calibration_error=of_all.calibration_error,
+        calibration_error_if_calibrated=of_all.calibration_error_if_calibrated,
+        reliability=reliability,
         by_length=_by_length(gaps, lengths, prompts, parts),
         longer_chosen=accuracy_interval(lengths, clusters=prompts),
+        by_category=tuple(
+            _category(name, gaps[here], _inside(prompts, here), signs_alone=signs_alone, bins=bins)
+            for name, here in _by_name(categories)
+        ),
+        unit=unit,
     )
+
+
+def _category(
+    name: str, margins: Floats, prompts: Sequence[Hashable], *, signs_alone: bool, bins: int
+) -> Category:
+    accuracy = accuracy_interval(margins, clusters=prompts)
+    if signs_alone:
+        return Category(
+            name=name,
+            accuracy=accuracy,
+            log_loss=None,
+            calibration_error=None,
+            calibration_error_if_calibrated=None,
+        )
+    confidence = _sigmoid(np.abs(margins))
+    return Category(
+        name=name,
+        accuracy=accuracy,
+        log_loss=mean_interval(np.logaddexp(0.0, -margins), clusters=prompts),
+        calibration_error=calibration_error(confidence, 0.5 * (1.0 + np.sign(margins)), bins=bins),
+        calibration_error_if_calibrated=_by_chance(confidence, bins=bins),
+    )
+
+
+def _by_name(categories: Sequence[str] | None) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Each category with where it is; none where there is but one."""
+    names = sorted(set(categories or ()))
+    for name in names if len(names) > 1 else ():
+        yield name, np.asarray([other == name for other in categories or ()])
 
 
 def calibration_error(confidence: npt.ArrayLike, right: npt.ArrayLike, *, bins: int) -> float:
@@ -160,9 +214,12 @@ def _group(
 ) -> Group:
     if not chosen.any():
         return Group(low=low, high=high, mean=(low + high) / 2, accuracy=None)
-    inside = [prompt for prompt, here in zip(prompts, chosen, strict=True) if here]
-    accuracy = accuracy_interval(margins[chosen], clusters=inside)
+    accuracy = accuracy_interval(margins[chosen], clusters=_inside(prompts, chosen))
     return Group(low=float(low), high=float(high), mean=float(measure[chosen].mean()), accuracy=accuracy)
+
+
+def _inside(prompts: Sequence[Hashable], chosen: npt.NDArray[np.bool_]) -> list[Hashable]:
+    return [prompt for prompt, here in zip(prompts, chosen, strict=True) if here]
 
 
 def _bin(confidence: Floats, bins: int) -> npt.NDArray[np.intp]:
