@@ -77,6 +77,21 @@ def test_what_a_step_reads_is_there_when_it_runs(experiment: ModuleType, tmp_pat
             there.add(str(made.relative_to(tmp_path).with_name("baseline-rows.jsonl")))
 
 
+def test_the_dial_can_be_set_beside_the_frontier(experiment: ModuleType, tmp_path: Path) -> None:
+    """Last of its seed; the same prompts, reward, lengths and random numbers; its run is one of the sweep's."""
+    steps = [step for step in steps_of(experiment, tmp_path) if step.name.startswith("seed 1: ")]
+    assert steps[-1].name == "seed 1: dial"
+    frontier: Any = next(parse("evaluate", list(step.words[1:])) for step in steps if "frontier" in step.name)
+    dial: Any = parse("evaluate", list(steps[-1].words[1:]))
+    for name in ("what", "prompts", "reward", "max_new_tokens", "seed", "estimator"):
+        assert getattr(dial, name) == getattr(frontier, name)
+    assert str(Path(dial.runs[0]).parent) in frontier.runs
+    assert dial.n <= frontier.n
+    assert dial.dial
+    assert 1.0 in dial.strengths
+    assert max(dial.strengths) == 2.0
+
+
 def test_a_step_that_is_done_is_not_done_again(
     experiment: ModuleType, tmp_path: Path, patient_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,12 +34,36 @@ class Scale:
     chosen_from: tuple[int, ...]
     """The sizes N of best-of-N."""
     lora: int
+    strengths: tuple[float, ...]
+    """Of the dial."""
+    dial_answers: int
+    """To each prompt at each strength: half of the frontier's, the first of them, for the time that they take."""
 
 
 WHOLE = Scale(
-    train=None, held_out=None, answers=4, tokens=24, steps=24, batch=48, chosen_from=(2, 4, 8, 16), lora=16
+    train=None,
+    held_out=None,
+    answers=4,
+    tokens=24,
+    steps=24,
+    batch=48,
+    chosen_from=(2, 4, 8, 16),
+    lora=16,
+    strengths=(0.25, 0.5, 1.0, 2.0),
+    dial_answers=2,
 )
-QUICK = Scale(train=8, held_out=4, answers=3, tokens=6, steps=2, batch=8, chosen_from=(2, 3), lora=2)
+QUICK = Scale(
+    train=8,
+    held_out=4,
+    answers=3,
+    tokens=6,
+    steps=2,
+    batch=8,
+    chosen_from=(2, 3),
+    lora=2,
+    strengths=(0.5, 1.0),
+    dial_answers=2,
+)
 """For the test: every step runs, nothing is learned."""
 
 DPO, PPO = {"learning_rate": 2e-4}, {"learning_rate": 2e-4, "rollout_epochs": 2, "beta": 0.05}
@@ -56,6 +80,8 @@ SWEEP: dict[str, dict[str, tuple[str, dict[str, object]]]] = {
     },
 }
 """By method and setting, a command and its settings. Best-of-N needs no training: `evaluate frontier` draws it."""
+DIALLED = "dpo-beta-0.1"
+"""The one run whose other strengths are set beside the sweep of β."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +114,7 @@ def steps(out: Path, *, model: str, seeds: Sequence[int], scale: Scale) -> Itera
         yield from _preferences(out, folder, model, seed, scale)
         yield from _training(out, folder, model, seed, scale)
         yield from _evaluation(out, folder, model, seed, scale)
+        yield _dial(out, folder, model, seed, scale)
 
 
 def _preferences(out: Path, folder: Path, model: str, seed: int, scale: Scale) -> Iterator[Step]:
@@ -162,6 +189,21 @@ def _evaluation(out: Path, folder: Path, model: str, seed: int, scale: Scale) ->
         f"seed {seed}: temperatures",
         ("evaluate", "temperature", model, *middle, *flags(given)),
         temperature / "temperature.manifest.json",
+        resumes=False,
+    )
+
+
+def _dial(out: Path, folder: Path, model: str, seed: int, scale: Scale) -> Step:
+    """Other strengths of one run, on the frontier's prompts and by its random numbers: both can be paired."""
+    dial = folder / "dial"
+    given = {"dial": True, "strengths": ",".join(f"{strength:g}" for strength in scale.strengths)}
+    given |= {"prompts": out / "prompts-held-out.jsonl", "reward": "vader", "max_new_tokens": scale.tokens}
+    given |= {"n": scale.dial_answers, "seed": seed + 1000, "reference": model, "out": dial}
+    return Step(
+        f"seed {seed}: dial",
+        # The model alone, not its run: checkpoints on the way have their place in the frontier.
+        ("evaluate", "frontier", str(folder / DIALLED / "model"), *flags(given)),
+        dial / "frontier.manifest.json",
         resumes=False,
     )
 

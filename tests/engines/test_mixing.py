@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -163,6 +164,21 @@ def test_kl_is_that_of_the_mixture(tokenizer: Any) -> None:
             tokens, start = prompt.prompt_tokens + answer.tokens, len(prompt.prompt_tokens) - 1
             mixed, held = (by_hand(policy, reference, strength, tokens)[start:-1] for strength in (1.5, 0.0))
             assert value == pytest.approx(float((mixed.exp() * (mixed - held)).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_reference_that_is_read_once_says_the_same(dtype: torch.dtype, tokenizer: Any) -> None:
+    """A mixture's own reference is not run again for its KL; an equal one is, and the bits are the same."""
+    policy, reference = pair("llama", tokenizer, dtype)
+    mixture, apart = at_strength(policy, reference, 1.5), copy.deepcopy(reference)
+    sampled = sample(mixture, tokenizer, PROMPTS, n=2, max_new_tokens=6)
+    calls: list[int] = []
+    hook = reference.register_forward_hook(lambda *_: calls.append(1))
+    once = estimate_kl(mixture, reference, sampled).values
+    read = len(calls)
+    assert once == estimate_kl(mixture, apart, sampled).values
+    hook.remove()
+    assert len(calls) == 2 * read > 0
 
 
 def test_a_reference_of_another_depth_and_context(tokenizer: Any) -> None:

@@ -169,6 +169,12 @@ def test_a_runs_dial(rank: int | None, tmp_path: Path, tiny_llama: Path) -> None
         at_1_5.kl, plain, ratios, report.points[1].kl, strict=True
     ):
         assert found == [pytest.approx(uncorrected + np.mean(better) - np.mean(noisy), abs=1e-4)]
+    # The file pairs it with other evaluations, prompt by prompt; the reweighted points have no answers of their own.
+    told = json.loads((tmp_path / "dial" / "frontier.json").read_text())["points"]
+    assert [one["name"] for one in told] == names
+    for one, point in zip(told, report.points, strict=True):
+        assert one["per_prompt"]["rewards"] == [pytest.approx(np.mean(own)) for own in point.rewards]
+        assert one["per_prompt"]["kl"] == [pytest.approx(np.mean(own)) for own in point.kl]
     again = likelier.evaluate("frontier", [run], out=tmp_path / "again", **settings)
     assert [point.kl for point in again.points] == [point.kl for point in report.points]
 

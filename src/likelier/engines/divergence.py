@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from likelier.engines.decoding import Prefix, read_prompts, width_of
-from likelier.engines.mixing import mixed_logits
+from likelier.engines.mixing import Mixture, mixed_logits
 from likelier.engines.sampling import SampledPrompt
 
 POSITIONS = 2048
@@ -63,9 +63,7 @@ def estimate_kl(
     for block in _blocks(sampled):
         answers = [sampled[number].completions[index].tokens for number, index in block]
         prompts = [sampled[number].prompt_tokens for number, _ in block]
-        # Both models see the same shapes, so that equal weights give exactly 0.
-        policy_logits = _answer_logits(policy, prompts, answers)
-        reference_logits = _answer_logits(reference, prompts, answers)
+        policy_logits, reference_logits = _both_logits(policy, reference, prompts, answers)
         for row, (number, index) in enumerate(block):
             length = len(answers[row])
             drawn = torch.tensor(answers[row], device=policy_logits.device)
@@ -87,6 +85,18 @@ def _blocks(sampled: Sequence[SampledPrompt]) -> Iterator[list[tuple[int, int]]]
     size = max(1, min(ROWS, POSITIONS // longest))
     for _, rows in sorted(by_width.items()):
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _both_logits(
+    policy: Any, reference: Any, prompts: list[list[int]], answers: list[list[int]]
+) -> tuple[Tensor, Tensor]:
+    """Of policy and reference, which see the same shapes: equal weights give exactly 0."""
+    theirs = _answer_logits(reference, prompts, answers)
+    if isinstance(policy, Mixture) and policy.reference is reference and policy.strength is not None:
+        # A mixture with this very reference has read it already.
+        own = _answer_logits(policy.policy, prompts, answers)
+        return mixed_logits(theirs, own, policy.strength), theirs
+    return _answer_logits(policy, prompts, answers), theirs
 
 
 def _answer_logits(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> Tensor:

@@ -225,6 +225,8 @@ def _point(point: Point) -> dict[str, Any]:
         "length": asdict(point.length),
         "cut": point.cut,
         "compute": dict(point.compute),
+        # Means over a prompt's answers, in the order of the prompts: what pairs one evaluation with another.
+        "per_prompt": {name: _rows([point], name)[0].tolist() for name in ("rewards", "kl")},
     }
 
 
