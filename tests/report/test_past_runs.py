@@ -223,6 +223,12 @@ def test_what_makes_runs_hard_to_compare_is_said(tmp_path: Path) -> None:
     assert "versions" not in said
 
 
+def test_a_reward_models_new_head_is_no_other_start(tmp_path: Path) -> None:
+    reward = write_run(tmp_path / "b", manifest={"stage": "reward", "start": "22" * 32})
+    runs = [read_run(write_run(tmp_path / "a"), name="a"), read_run(reward, name="b")]
+    assert "different weights" not in " ".join(warning.text for warning in warnings_of(runs))
+
+
 def test_like_runs_are_not_warned_of_but_for_what_they_said(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / name), name=name) for name in "ab"]
     assert [(warning.runs, warning.text) for warning in warnings_of(runs)] == [

@@ -191,6 +191,25 @@ def test_an_adapter_folder_loads_through_peft(tmp_path: Path, tiny_llama: Path) 
     assert "peft" in card.lower()
 
 
+def test_a_manifest_names_start_and_reference_by_content(tmp_path: Path, tokenizer: Any) -> None:
+    """Whatever trains, and in whatever precision: two runs of one model are comparable, those of two are not."""
+    ways: dict[str, dict[str, Any]] = {
+        "full": {},
+        "adapter": {"lora_rank": 2},
+        "half": {"precision": "bfloat16"},
+        "other": {},
+    }
+    for name, settings in ways.items():
+        model = model_of(tokenizer, precision="float32")
+        if name == "other":
+            model.lm_head.weight.data[5] *= 1.5
+        train(model, pairs(2), tokenizer, **{"precision": "float32", "out": tmp_path / name, **settings})
+    told = {name: json.loads((tmp_path / name / "manifest.json").read_text()) for name in ways}
+    hashes = {name: (one["start"], one["reference"]) for name, one in told.items()}
+    assert hashes["full"] == hashes["adapter"] == hashes["half"] != hashes["other"]
+    assert hashes["full"][0] == hashes["full"][1]
+
+
 def test_lora_trains_at_ten_times_the_rate(tokenizer: Any) -> None:
     run = train(model_of(tokenizer), pairs(3), tokenizer, lora_rank=2, learning_rate=None, warmup_steps=0)
     assert run.metrics[0]["learning_rate"] == pytest.approx(1e-5)

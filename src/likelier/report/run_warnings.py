@@ -87,7 +87,12 @@ def _between(runs: Sequence[PastRun]) -> list[Warned]:
             lambda run: run.inputs.get("eval"),
             "were evaluated on different held-out rows: their held-out figures are of different questions",
         ),
-        *_unlike(runs, lambda run: _known(run, "start"), "started from different weights"),
+        *_unlike(
+            runs,
+            # A reward model's new head makes another model of the same start.
+            lambda run: None if run.stage == "reward" else _known(run, "start"),
+            "started from different weights",
+        ),
         *_unlike(
             runs,
             lambda run: _known(run, "reference"),

@@ -81,7 +81,7 @@ class Training:
         self.stop = StopRequest()
         self.reference: dict[int, Tensor] | None = None
         self.eval_reference: list[Tensor] | None = None
-        self.reference_content = self.reference_digest = b""
+        self.reference_content = b""
         self.samples: PromptSamples | None = None
         self.sample_every = config.sample_every if isinstance(config, SamplingConfig) else None
         self.flops_per_token = self.product_rate = 0.0
@@ -165,7 +165,7 @@ class Training:
                 *(self.config, self.method.reference, self.policy, trees),
                 on_progress=self.stop.during("the reference pass", told, again=again),
             )
-        self.reference_content, self.reference_digest = found.content, found.digest
+        self.reference_content = found.content
         self.reference = dict(zip(visited, found.sums, strict=False))
         self.eval_reference = found.sums[len(visited) :]
 
@@ -338,7 +338,7 @@ class Training:
             data=self.data,
             method=self.method,
             notes=[self.method.usage, *touches] if self.method.usage else touches,
-            reference=self.reference_digest,
+            reference=self.reference_content,
             steps=self.position.step,
         )
         return run

@@ -51,7 +51,7 @@ def write_result(
     reference: bytes,
     steps: int,
 ) -> None:
-    """The model, then the manifest, which says that all is there; `reference` is its digest.
+    """The model, then the manifest, which says that all is there; `reference` is its hash, by content.
 
     Args:
         notes: paragraphs of the stage's own for the card.
@@ -121,12 +121,12 @@ def card(
 def manifest(
     run: Run, *, stage: str, policy: Policy, data: Data, reference: bytes, steps: int
 ) -> dict[str, Any]:
-    """What the run was made from, on what, and what came out; `reference` is its digest."""
+    """What the run was made from, on what, and what came out; `reference` is its hash, by content as `start`."""
     return {
         "stage": stage,
         "finished": True,
         "inputs": data.hashes,
-        "start": policy.digest.hex(),
+        "start": policy.content.hex(),
         "reference": reference.hex(),
         "steps": steps,
         "result": run.result,

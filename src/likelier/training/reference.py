@@ -32,8 +32,6 @@ class Reference:
     """Per tree its branches' log-probs, `[branches]` float64."""
     content: bytes
     """Hash of the model: weights and configuration."""
-    digest: bytes
-    """The same with all that its log-probs depend on besides."""
 
 
 def load_reference(
@@ -57,13 +55,13 @@ def load_reference(
             logps = reference_logps(
                 policy.scorer, trees, cache=cache, digest=policy.digest, on_progress=on_progress
             )
-            return Reference([branch_sums(own) for own in logps], policy.content, policy.digest)
+            return Reference([branch_sums(own) for own in logps], policy.content)
         with ExitStack() as stack:
             scorer = reference_scorer(config, reference, policy, trees, stack)
             content = content_digest(scorer)
             digest = model_digest(scorer, content=content)
             logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
-        return Reference([branch_sums(own) for own in logps], content, digest)
+        return Reference([branch_sums(own) for own in logps], content)
 
 
 def reference_scorer(
