@@ -135,7 +135,7 @@ def test_readmes_python_runs(beside_data: Path, tiny_llama: Path, capsys: pytest
     ("page", "codes", "runs"),
     [
         ("README.md", [0, 0, 1, *[0] * 7], ["first", "ipo", "reward", "ppo"]),
-        ("docs/commands.md", [1, 1, *[0] * 18], ["chosen", "first", "lora", "beta", "reward", "ppo"]),
+        ("docs/commands.md", [1, 1, *[0] * 19], ["chosen", "first", "lora", "beta", "reward", "ppo"]),
     ],
 )
 def test_the_shell_that_is_shown_runs(

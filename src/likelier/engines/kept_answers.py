@@ -15,7 +15,7 @@ from likelier.data.canonical import digest
 from likelier.engines.decoding import check_can_decode, lowered
 from likelier.engines.divergence import Estimator, estimate_kl
 from likelier.engines.drawing import Sampler
-from likelier.engines.mixing import require_same_tokens
+from likelier.engines.mixing import at_strength, require_same_tokens
 from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.reply_cache import ReplyCache
 from likelier.engines.sampling import SampledCompletion, SampledPrompt, sample_each
@@ -54,6 +54,21 @@ def identified(model: Any, tokenizer: Any) -> Speaker:
     """A model as it stands."""
     content = weights_digest(model) + forward_config_digest(causal_model(model).config)
     return Speaker(model, tokenizer, content.hex())
+
+
+def speaker_at(policy: Speaker, reference: Speaker, strength: float) -> Speaker:
+    """Both as one speaker, at a strength (`mixing.py`): at 0 and 1 the reference and the policy themselves.
+
+    Prompts are written as the policy's.
+
+    Raises:
+        UsageError: a reference over other tokens.
+    """
+    model = at_strength(policy.model, reference.model, strength)
+    if strength in (0.0, 1.0):
+        return Speaker(model, policy.tokenizer, (policy if strength else reference).identity)
+    parts = ["mixed", policy.identity, reference.identity, strength]
+    return Speaker(model, policy.tokenizer, digest(parts, size=32).hex())
 
 
 def answers_of(

@@ -34,6 +34,8 @@ class Win:
     second: str
     temperature: float | None
     """That the first's answers were sampled at; None for answers from a file."""
+    strength: float | None
+    """That the first mixed its reference at; None for a model as it is."""
     win_rate: Estimate
     """Ties half, clustered by prompt."""
     controlled: LengthControl
@@ -64,6 +66,7 @@ def win_of(
     temperature: float | None,
     unjudged: Mapping[str, int],
     cut: int,
+    strength: float | None = None,
     judge: Mapping[str, Any],
 ) -> Win:
     """The figures of comparisons of which at least one has an outcome.
@@ -80,6 +83,7 @@ def win_of(
         first=first,
         second=second,
         temperature=temperature,
+        strength=strength,
         win_rate=accuracy_interval([outcome - 0.5 for outcome in outcomes], clusters=prompts),
         controlled=control_length(outcomes, gaps, clusters=prompts),
         lengths=(
@@ -141,6 +145,7 @@ COLUMNS = [
     "first",
     "second",
     "temperature",
+    "strength",
     "win_rate",
     "low",
     "high",
@@ -165,7 +170,8 @@ def row_of(win: Win) -> list[Any]:
     rate, controlled, effect = win.win_rate, win.controlled.win_rate, win.controlled.effect
     alone = ["", "", ""] if controlled is None else [controlled.value, controlled.low, controlled.high]
     return [
-        *(win.first, win.second, win.temperature, rate.value, rate.low, rate.high, rate.n, rate.clusters),
+        *(win.first, win.second, win.temperature, win.strength),
+        *(rate.value, rate.low, rate.high, rate.n, rate.clusters),
         *(*alone, "" if effect is None else effect.value, win.lengths[0].value, win.lengths[1].value),
         *(win.wins, win.ties, win.losses, sum(win.unjudged.values()), win.cut),
     ]

@@ -23,8 +23,7 @@ _SETTINGS_OF: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ),
     ("frontier", "winrate", "temperature"): ("prompts", "reward", "n", "max_new_tokens", "seed"),
     ("preferences", "winrate", "temperature"): BY_JUDGE,
-    ("winrate", "temperature"): ("baseline", "human_labels"),
-    ("frontier", "preferences"): ("reference",),
+    ("winrate", "temperature"): ("baseline", "human_labels", "strength"),
     ("frontier",): ("estimator", "best_of", "chooser", "dial", "strengths"),
     ("winrate",): ("against", "sampling_temperature"),
     ("temperature",): ("temperatures",),
@@ -63,7 +62,9 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     reward: str | None = Field(
         None, description="vader, length, json, regex:PATTERN, module:function, a reward model or classifier"
     )
-    reference: str | None = Field(None, description="what policies are compared with; a run knows its own")
+    reference: str | None = Field(
+        None, description="what policies are compared with, or mixed with by --strength; a run knows its own"
+    )
     n: PositiveInt | None = Field(None, description="answers per prompt: 4 for frontier, else 1")
     max_new_tokens: PositiveInt = Field(64, description="answers are cut there")
     seed: int = Field(0, description="with prompt id and answer number, the source of all random numbers")
@@ -92,6 +93,12 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     )
     sampling_temperature: float = Field(
         1.0, ge=0, description="winrate: of the answers; 0 takes the likeliest token every time"
+    )
+    strength: float | None = Field(
+        None,
+        ge=0,
+        description="winrate, temperature: the runs mixed with their reference, token by token: 0 is the reference, 1"
+        " the model, above goes beyond it; --against and --baseline stay as they are",
     )
     temperatures: list[float] = Field(
         [0.0, 0.25, 0.5, 0.75, 1.0], description="temperature: which, as 0,0.5,1"
@@ -193,6 +200,8 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
                 "who says which answer is better? --reward NAME, or --judge-model MODEL; give one of them"
             )
         self._check_judge()
+        if self.reference is not None and self.strength is None:
+            raise ValueError("--reference is what --strength mixes with; give both, or leave it out")
         if self.what == "temperature" and (self.prompts is None or self.baseline is None):
             missing = "--prompts" if self.prompts is None else "--baseline COLUMN"
             raise ValueError(f"evaluate temperature needs {missing}: what the answers are compared with")

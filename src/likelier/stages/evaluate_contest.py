@@ -1,123 +1,27 @@
-"""What `winrate` and `temperature` share: whose answers are compared, and who says which is better."""
+"""What `winrate` and `temperature` share: who says which answer is better, and what that makes of two players."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-from likelier.data.canonical import prompt_digest
-from likelier.data.labelled import answer_text
 from likelier.data.reading import load_records
 from likelier.data.records import Completion, Record
-from likelier.engines.drawing import Sampler
 from likelier.engines.judge_figures import figures_of
 from likelier.engines.judges import Judge
 from likelier.engines.judging import judge_cases, judge_notes, judge_of
-from likelier.engines.kept_answers import answers_of, speaker_of
-from likelier.engines.reply_cache import ReplyCache
 from likelier.engines.rewards import Reward, resolve_reward, reward_of
 from likelier.engines.verdicts import Case, Judged, counted_reasons, labelled_cases, why_not
 from likelier.errors import DataError, WorkError
 from likelier.report.winrate import Compared, Win, win_of
-from likelier.scoring.precision import default_device
-from likelier.scoring.whole import chosen_precision
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_output import Say
-from likelier.stages.evaluate_prompts import asked
-from likelier.training.stored import loaded_policies, stored_run
+from likelier.stages.evaluate_players import Answers
 
 SAME = "the same answer"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """Somebody's answers to the prompts."""
-
-    who: str
-    texts: list[list[str]]
-    """`[prompts][answers]`."""
-    temperature: float | None = None
-    """That they were sampled at here."""
-    cut: int = 0
-    """Those that the length limit cut."""
-
-
-def is_samples(name: str) -> bool:
-    """Whether a name is a file of answers rather than a model's."""
-    return Path(name).is_file() and Path(name).suffix != ".gguf"
-
-
-def sampled_file(name: str, records: Sequence[Record]) -> Answers:
-    """The answers in a file of `likelier sample`, prompt by prompt.
-
-    Raises:
-        DataError: a file that cannot be read, or that lacks an answer to a prompt.
-    """
-    found: dict[bytes, Record] = {}
-    for one in load_records(name)[0]:
-        found.setdefault(prompt_digest(one.prompt), one)
-    missing = [record for record in records if prompt_digest(record.prompt) not in found]
-    if missing:
-        raise DataError(
-            f"{name} has no answer to {len(missing)} of {len(records)} prompts; the first is {missing[0].where}: sample"
-            " them with `likelier sample`, or leave those prompts out"
-        )
-    own = [found[prompt_digest(record.prompt)] for record in records]
-    return Answers(
-        who=name,
-        texts=[[answer_text(answer) for answer in record.completions] for record in own],
-        cut=sum(answer.finish == "length" for record in own for answer in record.completions),
-    )
-
-
-def sampled_answers(
-    config: EvaluateConfig,
-    name: str,
-    records: Sequence[Record],
-    temperatures: Sequence[float],
-    cache: ReplyCache,
-    say: Say,
-) -> Iterator[Answers]:
-    """A model's answers at each temperature, by the same random numbers; a run's are those of its last policy.
-
-    Raises:
-        UsageError, ModelError: a run or a model that cannot be used.
-    """
-    run = stored_run(name)
-    last = run.policies[-1]
-    if last.weights is not None:
-        say(f"{name} is not finished: its answers are those of step {last.step}")
-    loads = loaded_policies(
-        run,
-        [last],
-        dtype=torch.float32,
-        device=default_device(),
-        trust_remote_code=config.trust_remote_code,
-    )
-    _, loaded = next(loads)
-    speaker = speaker_of(loaded, chosen_precision(config.precision))
-    for temperature in temperatures:
-        sampled, known = answers_of(
-            speaker,
-            asked(records),
-            # The likeliest tokens are the same every time.
-            n=(config.n or 1) if temperature else 1,
-            max_new_tokens=config.max_new_tokens,
-            sampler=Sampler(seed=config.seed, temperature=temperature),
-            cache=cache,
-        )
-        say(f"{name} at temperature {temperature:g}: {len(records)} prompts, {known} of them answered before")
-        yield Answers(
-            who=name,
-            texts=[[answer.text for answer in prompt.completions] for prompt in sampled],
-            temperature=temperature,
-            cut=sum(answer.finish == "length" for prompt in sampled for answer in prompt.completions),
-        )
 
 
 class Referee(Protocol):
@@ -273,6 +177,7 @@ def contest(records: Sequence[Record], first: Answers, second: Answers, referee:
         first=first.who,
         second=second.who,
         temperature=first.temperature,
+        strength=first.strength,
         unjudged=reasons,
         cut=first.cut,
         judge=figures,

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from likelier.data.canonical import digest
-from likelier.engines.kept_answers import Speaker, identified
-from likelier.engines.mixing import at_strength, plain_name, same_bits
+from likelier.engines.kept_answers import Speaker, identified, speaker_at
+from likelier.engines.mixing import plain_name, same_bits
 from likelier.engines.sampling import SampledPrompt
 from likelier.report.frontier import Point
 
@@ -46,9 +45,7 @@ def dialled(
     """
     between = sampled_at(strengths)
     for strength in between:
-        model = at_strength(policy.model, reference.model, strength)
-        identity = digest([MIXED, policy.identity, reference.identity, strength], size=32).hex()
-        yield MIXED, strength, Speaker(model, policy.tokenizer, identity)
+        yield MIXED, strength, speaker_at(policy, reference, strength)
     own = moved(policy.model, reference.model)
     try:
         for strength in between:

@@ -15,10 +15,10 @@ from likelier.engines.rubric import Rubric
 from likelier.engines.verdicts import labelled_cases
 from likelier.errors import UsageError
 from likelier.stages.evaluate_config import EvaluateConfig
-from likelier.stages.evaluate_contest import is_samples
 from likelier.stages.evaluate_dial import sampled_at
 from likelier.stages.evaluate_frontier import answers_each, answers_of_reference, reference_of
 from likelier.stages.evaluate_output import Say, check_folder
+from likelier.stages.evaluate_players import is_samples, players_of
 from likelier.stages.evaluate_prompts import asked, baseline_texts, read_prompts
 from likelier.training.stored import StoredRun, stored_run
 
@@ -54,6 +54,7 @@ def _of_rows(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[str
 
 
 def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[str]]:
+    players = [one for one in dict.fromkeys(players_of(config)) if not is_samples(one.name)]
     files = [name for name in (*config.runs, config.against or "") if is_samples(name)]
     data = config.prompts or (files[0] if files else None)
     if data is None:
@@ -61,14 +62,14 @@ def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[
     records = read_prompts(config, data, say=say)
     if config.baseline is not None:
         baseline_texts(data, config.baseline, records)
-    names = dict.fromkeys([*config.runs, *([config.against] if config.against else [])])
-    runs = [stored_run(name) for name in names if not is_samples(name)]
+    runs = [stored_run(one.name) for one in players]
     told, policies, tokens = [], 0, 0
-    for run in runs:
-        model, times = _model(config, run), _times(config, run)
-        own = times * _tokens(config, model, records)
-        policies, tokens = policies + times, tokens + own
-        told.append(f"{run.name}: answers of {times} policies or temperatures; {model.costs(own)}")
+    for player, run in zip(players, runs, strict=True):
+        models, times = [_model(config, stored_run(name)) for name in player.read], _times(config, run)
+        own = times * _tokens(config, models[0], records)
+        policies, tokens = policies + times, tokens + own * len(models)
+        costs = ", mixed with ".join(model.costs(own) for model in models)
+        told.append(f"{player.who}: answers of {times} policies or temperatures; {costs}")
     found = {"prompts": len(records), "policies": policies, "tokens_at_most": tokens}
     if config.what == "frontier":
         told += _reference(config, runs, records)

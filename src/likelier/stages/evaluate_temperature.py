@@ -19,17 +19,16 @@ from likelier.models.sources import cache_folder
 from likelier.report.winrate import COLUMNS, Sweep, row_of, sweep_of, temperature_picture
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_contest import (
-    Answers,
     ByJudge,
     agreement_words,
     contest,
     failures_in,
     judge_words,
     referee_of,
-    sampled_answers,
     win_words,
 )
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
+from likelier.stages.evaluate_players import Answers, Player, players_of, sampled_answers, strength_words
 from likelier.stages.evaluate_prompts import baseline_texts, read_prompts
 
 
@@ -43,6 +42,7 @@ def temperature(
         DataError: prompts that cannot be used, or without the baseline's text.
         WorkError: a reward that fails, or a judge that never gives a verdict.
     """
+    players = list(dict.fromkeys(players_of(config)))
     referee = referee_of(config, reward, judge_model, tokenizer, say=say)
     records = read_prompts(config, prompts, say=say)
     assert config.baseline is not None  # validated
@@ -51,19 +51,21 @@ def temperature(
     try:
         with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
             answers = {
-                name: list(sampled_answers(config, name, records, config.temperatures, cache, say))
-                for name in dict.fromkeys(config.runs)
+                player: list(sampled_answers(config, player, records, config.temperatures, cache, say))
+                for player in players
             }
         sweeps = [
-            _sweep(name, [contest(records, one, baseline, referee) for one in own])
-            for name, own in answers.items()
+            _sweep(player.who, [contest(records, one, baseline, referee) for one in own])
+            for player, own in answers.items()
         ]
         agreement = None
         if isinstance(referee, ByJudge) and config.human_labels is not None:
             agreement = referee.agreement(config.human_labels)
     finally:
         referee.close()
-    words = [line for sweep in sweeps for line in _words(config, sweep, referee.how)]
+    words = [
+        line for sweep in sweeps for line in _words(config, sweep, referee.how + strength_words(players))
+    ]
     words += [agreement_words(agreement)] if agreement else []
     outcome = Outcome(
         found=sweeps,
@@ -72,6 +74,8 @@ def temperature(
             "referee": referee.how,
             "agreement_with_people": agreement,
             "seed": config.seed,
+            "strength": config.strength,
+            "references": {one.name: one.reference for one in players if one.reference is not None},
             "words": words,
         },
         words=words,
@@ -115,17 +119,22 @@ def _words(config: EvaluateConfig, sweep: Sweep, how: str) -> list[str]:
     return lines + [f"  {line}" for line in judge_words(best.judge)]
 
 
-def _rows(records: Sequence[Record], answers: dict[str, list[Answers]]) -> list[dict[str, Any]]:
+def _rows(records: Sequence[Record], answers: dict[Player, list[Answers]]) -> list[dict[str, Any]]:
     """Every answer, as `likelier sample` writes them."""
     return [
         {
             "id": record.id,
             "prompt": record.prompt,
             "completions": [{"text": text} for text in one.texts[number]],
-            "model": name,
-            "sampling": {"temperature": one.temperature},
+            "model": player.name,
+            "sampling": {"temperature": one.temperature}
+            | (
+                {}
+                if player.strength is None
+                else {"strength": player.strength, "reference": player.reference}
+            ),
         }
-        for name, own in answers.items()
+        for player, own in answers.items()
         for one in own
         for number, record in enumerate(records)
     ]

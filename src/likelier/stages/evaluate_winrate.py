@@ -3,7 +3,8 @@
     likelier evaluate winrate runs/first runs/ipo --prompts held-out.jsonl --judge-model smollm2 --out runs/won
     likelier evaluate winrate samples.jsonl --against other.jsonl --reward vader --out runs/won
 
-Answers are a model's, a run's, those of a file of samples, or a column of the prompts' own file. A judge sees every
+Answers are a model's, a run's, those of a file of samples, or a column of the prompts' own file; `--strength` mixes
+those of the runs, not of `--against`, with what they were trained from. A judge sees every
 pair in both orders; what it cannot say is counted and left out, and where it never says anything there is no win rate.
 """
 
@@ -19,19 +20,24 @@ from likelier.models.sources import cache_folder
 from likelier.report.winrate import COLUMNS, Win, row_of, winrate_picture
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_contest import (
-    Answers,
     ByJudge,
     agreement_words,
     contest,
     failures_in,
-    is_samples,
     judge_words,
     referee_of,
-    sampled_answers,
-    sampled_file,
     win_words,
 )
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
+from likelier.stages.evaluate_players import (
+    Answers,
+    Player,
+    is_samples,
+    players_of,
+    sampled_answers,
+    sampled_file,
+    strength_words,
+)
 from likelier.stages.evaluate_prompts import baseline_texts, read_prompts
 
 
@@ -45,18 +51,21 @@ def winrate(
         DataError: prompts or samples that cannot be used.
         WorkError: a reward that fails, or a judge that never gives a verdict.
     """
+    players = players_of(config)
     referee = referee_of(config, reward, judge_model, tokenizer, say=say)
     data = _source(config, prompts)
     records = read_prompts(config, data, say=say)
     try:
-        firsts, second = _answers(config, data, records, say)
+        firsts, second = _answers(config, players, data, records, say)
         wins = [contest(records, first, second, referee) for first in firsts]
         agreement = None
         if isinstance(referee, ByJudge) and config.human_labels is not None:
             agreement = referee.agreement(config.human_labels)
     finally:
         referee.close()
-    words = [*(f"{win_words(win)}; {_how(config, win, referee.how)}" for win in wins)]
+    words = [
+        *(f"{win_words(win)}; {_how(config, win, referee.how)}{strength_words(players)}" for win in wins)
+    ]
     words += [line for win in wins for line in judge_words(win.judge)]
     words += [agreement_words(agreement)] if agreement else []
     result = {
@@ -64,6 +73,8 @@ def winrate(
         "referee": referee.how,
         "agreement_with_people": agreement,
         "seed": config.seed,
+        "strength": config.strength,
+        "references": {one.name: one.reference for one in players if one.reference is not None},
         "words": words,
     }
     outcome = Outcome(
@@ -91,23 +102,20 @@ def _source(config: EvaluateConfig, prompts: Any) -> Any:
 
 
 def _answers(
-    config: EvaluateConfig, data: Any, records: Sequence[Record], say: Say
+    config: EvaluateConfig, players: Sequence[Player], data: Any, records: Sequence[Record], say: Say
 ) -> tuple[list[Answers], Answers]:
     """Those that are judged, and those that they are judged against; one model in memory at a time."""
     if config.baseline is not None:
-        names = list(config.runs)
         texts = baseline_texts(data, config.baseline, records)
         second = Answers(who=f"column {config.baseline}", texts=[[text] for text in texts])
-    else:
-        names = [*config.runs, *([config.against] if config.against is not None else [])]
     with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
         found = []
-        for name in names:
-            if is_samples(name):
-                found.append(sampled_file(name, records))
+        for player in players:
+            if is_samples(player.name):
+                found.append(sampled_file(player.name, records))
             else:
                 temperatures = [config.sampling_temperature]
-                found += sampled_answers(config, name, records, temperatures, cache, say)
+                found += sampled_answers(config, player, records, temperatures, cache, say)
     return (found, second) if config.baseline is not None else (found[:-1], found[-1])
 
 

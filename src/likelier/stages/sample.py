@@ -25,9 +25,10 @@ from likelier.engines.prompts import encode_prompts
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.errors import UsageError
 from likelier.stages.sample_config import SampleConfig
-from likelier.stages.sample_engines import Engine, Local, Remote, reference_of
+from likelier.stages.sample_engines import Engine, Local, Remote
 from likelier.stages.sample_prompts import read_prompts
 from likelier.stages.sample_work import Row, SampleWork, Say
+from likelier.training.stored import mixed_with
 
 
 def sample(
@@ -88,7 +89,9 @@ def _dry_run(config: SampleConfig, say: Say) -> int:
         read = found["prompt_tokens"] + most
         told += f" after {found['prompt_tokens']:,} of prompts; {model.costs(read)}"
         if config.strength is not None:
-            mixed = blueprint(reference_of(config), trust_remote_code=config.trust_remote_code)
+            mixed = blueprint(
+                mixed_with(config.model, config.reference), trust_remote_code=config.trust_remote_code
+            )
             told += f", mixed with {mixed.costs(read)}"
     say(told)
     print(json.dumps(found) if config.json_ else NOTHING_DONE)

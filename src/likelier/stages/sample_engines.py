@@ -17,12 +17,11 @@ from likelier.engines.prompts import Prompt, check_context, encode_prompts
 from likelier.engines.protocol import Choice, Failure, Request
 from likelier.engines.sampling import SampledCompletion, sample_each
 from likelier.engines.server import Server
-from likelier.errors import UsageError
 from likelier.models.identity import weights_digest
 from likelier.models.loading import Loaded, load_model
 from likelier.scoring.precision import DTYPES, default_device, default_precision
 from likelier.stages.sample_config import SampleConfig
-from likelier.training.stored import trained_from
+from likelier.training.stored import mixed_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,9 @@ class Local:
         loaded: Loaded = load_model(model, tokenizer=tokenizer, **options)
         policy = lowered(loaded.model, dtype, copied=isinstance(model, torch.nn.Module))
         if config.strength is not None:
-            reference = lowered(load_model(reference_of(config), **options).model, dtype, copied=False)
+            reference = lowered(
+                load_model(mixed_with(config.model, config.reference), **options).model, dtype, copied=False
+            )
             share_equal_weights(policy, reference)
             policy = at_strength(policy, reference, config.strength)
         return cls(config, policy, loaded.tokenizer)
@@ -118,21 +119,6 @@ class Local:
             f"{self._counts['ties']} of {self._counts['tokens']} tokens were drawn with another as close as rounding: "
             "in another batch those may differ"
         ]
-
-
-def reference_of(config: SampleConfig) -> str:
-    """What `--strength` mixes with.
-
-    Raises:
-        UsageError: nobody says what the model was trained from.
-    """
-    found = config.reference or trained_from(config.model)
-    if found is None:
-        raise UsageError(
-            f"--strength mixes {config.model} with what it was trained from, which it does not say: give --reference"
-            " MODEL"
-        )
-    return found
 
 
 def _completion(answer: SampledCompletion) -> dict[str, Any]:

@@ -120,6 +120,23 @@ def trained_from(model: str) -> str | None:
     return base_name(folder) if adapter.is_file() else None
 
 
+def mixed_with(model: str, reference: str | None) -> str:
+    """What `--strength` mixes a model with: the reference that is given, else what it was trained from.
+
+    Raises:
+        UsageError: nobody says what it was trained from.
+
+    >>> mixed_with("runs/first", "smollm2")
+    'smollm2'
+    """
+    found = reference or trained_from(model)
+    if found is None:
+        raise UsageError(
+            f"--strength mixes {model} with what it was trained from, which it does not say: give --reference MODEL"
+        )
+    return found
+
+
 def compute_by_step(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, float]]:
     """Seconds and tokens of the updates up to each step, from the rates that metrics give, and their FLOP.
 
