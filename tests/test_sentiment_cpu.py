@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 from likelier.cli import parse
@@ -115,40 +114,3 @@ def test_the_baseline_is_a_column(experiment: ModuleType, tmp_path: Path) -> Non
     experiment.baseline_rows(tmp_path)
     (made,) = map(json.loads, (tmp_path / "baseline-rows.jsonl").read_text().splitlines())
     assert made == {"id": "a", "prompt": "p", "answer": "first"}
-
-
-def test_areas_and_their_difference_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One point each: a triangle up to its KL, then a rectangle up to 10 nats."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    results = loaded("results")
-
-    def point(reward: float, kl: float) -> Any:
-        return results.Point(setting="s", step=1, rewards=np.array([reward] * 4), kl=np.array([kl] * 4))
-
-    reached = {"dpo": (0.5, 4.0), "ppo": (0.3, 2.0), "ppo-gt": (0.4, 2.0), "unlikelihood": (-0.1, 3.0)}
-    reached |= {"preferred-ft": (0.1, 30.0), "best-of-n": (0.2, 1.0)}
-    costs = {f"{m}-{s}": {"seconds": 2.0, "flop": 3.0} for m, own in results.SWEEP.items() for s in own}
-    seeds = [
-        results.Seed(
-            prompts=list("abcd"),
-            start=point(0.0, 0.0),
-            points={method: [point(*own)] for method, own in reached.items()},
-            costs=costs,
-            sweeps={"start": {0.0: dict.fromkeys("abcd", 0.5), 1.0: dict.fromkeys("abcd", 0.4)}},
-        )
-        for _ in range(2)
-    ]
-    found = results.found_in(seeds)
-    areas = {method: own["area"].value for method, own in found["areas"].items()}
-    assert areas["dpo"] == pytest.approx(0.5 * 4 / 2 + 0.5 * 6)
-    assert areas["ppo"] == pytest.approx(0.3 * 2 / 2 + 0.3 * 8)
-    assert areas["unlikelihood"] == pytest.approx(0.0)  # below the start the envelope stays with the start
-    assert areas["preferred-ft"] == pytest.approx(0.1 / 30 * 100 / 2)
-    assert found["areas"]["ppo"]["dpo_less_this"].value == pytest.approx(areas["dpo"] - areas["ppo"])
-    assert found["areas"]["ppo"]["dpo_less_this"].clusters == 4
-    assert found["areas"]["ppo"]["dpo_less_this_over_seeds"].n == 2
-    # Both seeds: surely less reward, or beyond a nat a token.
-    assert found["collapsed"]["dpo"] == [0, 2]
-    assert found["collapsed"]["unlikelihood"] == found["collapsed"]["preferred-ft"] == [2, 2]
-    assert found["temperatures"]["start"]["1.0"]["below_the_best"].value == pytest.approx(0.1)
-    assert "| ppo | " in results.page(found)
