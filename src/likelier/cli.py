@@ -32,7 +32,7 @@ class Stage(NamedTuple):
 STAGES: dict[str, Stage] = {
     "check": Stage(
         "look at preference data before it costs anything",
-        "likelier.stages.check:CheckConfig",
+        "likelier.stages.check_config:CheckConfig",
         "likelier.stages.check:main",
     ),
     "score": Stage(

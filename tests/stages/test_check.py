@@ -13,7 +13,8 @@ import pytest
 from likelier.data.reading import read
 from likelier.data.records import Record
 from likelier.errors import DataError, UsageError, WorkError
-from likelier.stages.check import CheckConfig, main, parse_columns
+from likelier.stages.check import main, parse_columns
+from likelier.stages.check_config import CheckConfig
 from likelier.stages.check_lengths import histogram, print_lengths
 
 GOOD = {"prompt": "How are you?", "chosen": " Fine, thanks.", "rejected": " Go away."}
@@ -230,7 +231,8 @@ def test_every_setting_has_a_reader() -> None:
 
 PROBE = """
 import json, sys
-from likelier.stages.check import CheckConfig, main
+from likelier.stages.check import main
+from likelier.stages.check_config import CheckConfig
 with open("/proc/self/status") as file:
     main(CheckConfig.build({"data": [sys.argv[1]], "json_": True}))
     print([line for line in file if line.startswith("VmHWM")][0].split()[1])

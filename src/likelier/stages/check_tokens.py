@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from likelier.data.trees import Tree
-    from likelier.stages.check import CheckConfig
+    from likelier.stages.check_config import CheckConfig
 
 TOO_LONG = "longer than the model's context"
 
