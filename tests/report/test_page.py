@@ -14,7 +14,8 @@ import pytest
 
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.report.comparison import Change, compare
-from likelier.report.page import DemoPage, Example, SideBySide, render_page
+from likelier.report.dial import Dial, at_strength
+from likelier.report.page import DemoPage, Example, SideBySide, environment, render_page
 from likelier.stats import Estimate
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> & {{ 7 * 7 }}"
@@ -27,6 +28,24 @@ def samples(count: int) -> list[SampledPrompt]:
         SampledPrompt(id=str(number), prompt=EVIL, prompt_tokens=[1], completions=[answer, answer])
         for number in range(count)
     ]
+
+
+STRENGTHS = (0.0, 0.5, 1.0, 1.5)
+
+
+def dialled(*, prompts: int = 6, beyond: float = 0.1) -> Dial:
+    """Rewards 0, 0.4, 0.8 and, at 1.5, `beyond` more, a little more from prompt to prompt; KL λ² of 1, 2, 3, …"""
+    rewards = [0.0, 0.4, 0.8, 0.8 + beyond]
+    settings = []
+    for strength, reward in zip(STRENGTHS, rewards, strict=True):
+        answer = SampledCompletion(
+            text=f"{EVIL} at {strength:g}", tokens=[1, 2, 3], logp=-1.0, finish="length"
+        )
+        sampled = [replace(one, completions=[answer]) for one in samples(prompts)]
+        own = [[reward * (1 + place / 100) - place / 50] for place in range(prompts)]
+        kl = [[strength**2 * (1 + place)] for place in range(prompts)]
+        settings.append(at_strength(strength, sampled, rewards=own, kl=kl))
+    return Dial(prompts=[EVIL] * prompts, of_prompts=64, estimator="rao_blackwell", settings=settings)
 
 
 def page(*, gain: float = 0.5, margin: float = 1.0, **more: Any) -> DemoPage:
@@ -71,6 +90,7 @@ def page(*, gain: float = 0.5, margin: float = 1.0, **more: Any) -> DemoPage:
         "metrics": steps,
         "notes": [EVIL],
         "comparison": comparison,
+        "dial": dialled(),
         "example": example,
         "side_by_side": [duel],
         "gained": [duel],
@@ -112,8 +132,16 @@ def read(html: str) -> Reader:
 
 
 def test_text_of_models_and_users_stays_text() -> None:
-    reader = read(render_page(page()))
-    assert not {tag for tag, _ in reader.tags} & {"script", "img", "iframe", "link", "object"}
+    html = render_page(page())
+    reader = read(html)
+    assert not {tag for tag, _ in reader.tags} & {"img", "iframe", "link", "object"}
+    scripts = re.findall(r"<script(.*?)>\n(.*?)</script>", html, re.S)
+    loader = environment().loader
+    assert loader is not None
+    assert scripts == [
+        ("", loader.get_source(environment(), "dial.js")[0].rstrip("\n"))
+    ]  # ours, and no other
+    assert [tag for tag, _ in reader.tags].count("script") == 1
     assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
     assert "{{ 7 * 7 }}" in render_page(page())
 
@@ -137,8 +165,8 @@ def test_ids_are_the_pages_only_ones_and_resolve() -> None:
 def test_pictures_name_themselves_their_axes_and_units() -> None:
     html = render_page(page(reward="vader"))
     pictures = [attributes for tag, attributes in read(html).tags if tag == "svg"]
-    assert [picture["role"] for picture in pictures] == ["img"] * 4
-    assert len({picture["aria-label"] for picture in pictures}) == 4
+    assert [picture["role"] for picture in pictures] == ["img"] * 5
+    assert len({picture["aria-label"] for picture in pictures}) == 5
     for axis in (
         "reward of an answer (vader)",
         "% of answers",

@@ -14,6 +14,7 @@ import torch
 from likelier.cli import parse
 from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.errors import DataError, ModelError, UsageError, WorkError
+from likelier.report.page import number
 from likelier.stages import demo_time
 from likelier.stages.demo import DemoConfig, DemoResult, demo
 from likelier.stages.demo_prompts import read_demo_prompts
@@ -35,6 +36,7 @@ FILES = [
     "samples-after.manifest.json",
     "samples-before.jsonl",
     "samples-before.manifest.json",
+    "samples-strengths.jsonl",
     "samples-train.jsonl",
     "samples-train.manifest.json",
 ]
@@ -207,11 +209,16 @@ def test_the_terminal_tells_the_same_story(
     demo(config)
     told = " ".join(capsys.readouterr().err.split())
     parts = ["likelier demo", "1 · The reference π_ref", "This takes about", "y_w ≻ y_l", "the loss is log 2"]
-    parts += ["it now pulls with σ(−u) =", "before after change 95 % interval", "KL(π_θ ‖ π_ref)", "The page"]
-    parts += ["likelier check --data", "likelier dpo --model", "likelier score --model"]
+    parts += ["it now pulls with σ(−u) =", "before after change 95 % interval", "KL(π_θ ‖ π_ref)"]
+    parts += ["8 · The same policy at other strengths", "λ: mean reward at KL: 0:", "The page"]
+    parts += ["likelier check --data", "likelier dpo --model", "likelier score --model", "--strength 1.5"]
     places = [told.find(part) for part in parts]
     assert -1 not in places
     assert places == sorted(places)
+    turned = json.loads((config.out / "results.json").read_text())["dial"]["strengths"]
+    figures = [(one["strength"], one["reward"]["value"], one["kl"]["value"]) for one in turned]
+    line = " · ".join(f"{at:g}: {number(reward)} at {number(kl, 1)}" for at, reward, kl in figures)
+    assert f"mixed at strength λ, 4 prompts; λ: mean reward at KL: {line} " in told
     assert [row["id"] for row in lines(config.out / "samples-train.jsonl")] == ["t0", "t3"]
     assert {len(row["completions"]) for row in lines(config.out / "samples-after.jsonl")} == {2}
 

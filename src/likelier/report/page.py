@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file that needs no network and no script."""
+"""The demo's page: one HTML file that needs no network; a script of a few lines moves its slider."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from likelier.report.pictures import changes_picture, frontier_picture, rewards_picture, training_picture
+from likelier.report.pictures import (
+    Turned,
+    changes_picture,
+    dial_picture,
+    frontier_picture,
+    rewards_picture,
+    training_picture,
+)
 from likelier.stats import Estimate
 
 if TYPE_CHECKING:
     from likelier.report.comparison import Comparison
+    from likelier.report.dial import Dial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +102,7 @@ class DemoPage:
     notes: Sequence[str]
     """What training said in words: rows that it left out or saw, early signs of trouble."""
     comparison: Comparison
+    dial: Dial
     example: Example
     side_by_side: Sequence[SideBySide]
     """The first answers to prompts that were fixed beforehand."""
@@ -117,10 +126,15 @@ def render_page(page: DemoPage) -> str:
         "changes": changes_picture(page.comparison, reward=reward),
         "training": training_picture(page.metrics),
         "frontier": frontier_picture(page.comparison, reward=reward),
+        "dial": dial_picture(_turned(page.dial), reward=reward, shown=page.dial.policy),
     }
     # The pictures are ours: their only text is numbers, fixed labels and the reward's name, escaped in SVG.
     safe = {name: Markup(svg) for name, svg in pictures.items()}
     return environment().get_template("page.html.j2").render(page=page, pictures=safe)
+
+
+def _turned(dial: Dial) -> list[Turned]:
+    return [Turned(one.strength, one.point.reward, one.point.distance) for one in dial.settings]
 
 
 def environment() -> Environment:

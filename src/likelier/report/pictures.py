@@ -123,6 +123,43 @@ def frontier_picture(comparison: Comparison, *, reward: str) -> str:
         return as_svg(figure, "frontier", "Mean reward against KL to the reference")
 
 
+class Turned(NamedTuple):
+    """A strength's mean reward, and how far it is from the reference."""
+
+    strength: float
+    reward: Estimate
+    kl: Estimate
+
+
+def dial_picture(turned: Sequence[Turned], *, reward: str, shown: int) -> str:
+    """Mean reward against KL at several strengths; what marks number k of them has the attribute `data-at="k"`.
+
+    Args:
+        turned: from the weakest on.
+        reward: its name.
+        shown: the number of the strength that is marked at first; the other marks are `hidden`.
+    """
+    with rc_context(STYLE):
+        figure, axes = _figure()
+        axes.plot(
+            [one.kl.value for one in turned], [one.reward.value for one in turned], color=FAINT, linewidth=1
+        )
+        for number, one in enumerate(turned):
+            place = (one.kl.value, one.reward.value)
+            color, mark = (AFTER, "o") if number else (BEFORE, "s")
+            thin = {"color": color, "marker": mark, "elinewidth": 1, "capsize": 2}
+            axes.errorbar(*place, yerr=_reach(one.reward), xerr=_reach(one.kl), **thin)  # type: ignore[arg-type]
+            (ring,) = axes.plot(*place, color=INK, marker="o", markersize=15, fillstyle="none", linewidth=0)
+            text = {"xytext": (11, -15), "textcoords": "offset points", "weight": "bold"}
+            name = axes.annotate(f"λ = {one.strength:g}", place, **text)  # type: ignore[arg-type]
+            ring.set_gid(f"ring-{number}")
+            name.set_gid(f"name-{number}")
+        axes.set(xlabel="KL to the reference, nats per answer", ylabel=f"mean reward ({reward})")
+        svg = as_svg(figure, "dial", f"Mean reward against KL to the reference at {len(turned)} strengths")
+    marked = re.sub(r'id="dial-(?:ring|name)-(\d+)"', r'\g<0> data-at="\1" hidden', svg)
+    return marked.replace(f'data-at="{shown}" hidden', f'data-at="{shown}"')
+
+
 class Point(NamedTuple):
     """A round's mean reward, and how far it has gone from the start; None is not at all."""
 
@@ -148,13 +185,19 @@ def rounds_picture(points: Sequence[Point], *, reward: str) -> str:
         return as_svg(figure, "rounds", "Mean reward against KL to the start, round by round")
 
 
+def _reach(estimate: Estimate) -> list[list[float]] | None:
+    """How far the interval reaches below and above the value."""
+    if estimate.interval is None:
+        return None
+    return [[estimate.value - estimate.interval[0]], [estimate.interval[1] - estimate.value]]
+
+
 def _cross(
     axes: Axes, x: float, y: Any, x_interval: tuple[float, float] | None, color: str, mark: str
 ) -> None:
     """A point with its intervals."""
-    y_error = None if y.interval is None else [[y.value - y.low], [y.high - y.value]]
     x_error = None if x_interval is None else [[x - x_interval[0]], [x_interval[1] - x]]
-    axes.errorbar(x, y.value, yerr=y_error, xerr=x_error, color=color, marker=mark, capsize=3)
+    axes.errorbar(x, y.value, yerr=_reach(y), xerr=x_error, color=color, marker=mark, capsize=3)
 
 
 def _figure() -> tuple[Figure, Axes]:

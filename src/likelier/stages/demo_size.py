@@ -16,8 +16,10 @@ class Size:
     """1 takes every training prompt, 3 every third."""
     answers: int
     held_out_answers: int
+    dial_prompts: int
+    """Held-out prompts behind the slider: with its five strengths that draw, 60 answers in forwards of 64 rows."""
 
 
 def size_of(*, quick: bool) -> Size:
     """The whole, or what takes a third of the time."""
-    return Size(3, 4, 2) if quick else Size(1, 4, 8)
+    return Size(3, 4, 2, 6) if quick else Size(1, 4, 8, 12)

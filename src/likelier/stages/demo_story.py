@@ -16,6 +16,7 @@ from rich.table import Table
 
 from likelier.engines.sampling import SampledPrompt
 from likelier.report.comparison import Change, Comparison
+from likelier.report.dial import Dial
 from likelier.report.page import Example, interval, interval_percent, number, percent, plural, signed
 from likelier.report.rounds import Labelling, Round
 from likelier.stages.demo_prompts import last_turn
@@ -158,6 +159,17 @@ class Story:
         }
         why = "the interval holds 0" if reward.change.interval else "one prompt allows no interval"
         self.say(verdicts[comparison.verdict].format(why=why))
+
+    def dialled(self, dial: Dial) -> None:
+        """Reward and KL at every strength, in a line."""
+        shown = " · ".join(
+            f"{one.strength:g}: {number(one.point.reward.value)} at {number(one.point.distance.value, 1)}"
+            for one in dial.settings
+        )
+        self.say(
+            f"Next tokens of π_ref and π_θ mixed at strength λ, {plural(len(dial.prompts), 'prompt')}; "
+            f"λ: mean reward at KL: {shown}"
+        )
 
     def command(self, command: str) -> None:
         """A stage's command, before it runs."""

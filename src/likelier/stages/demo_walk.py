@@ -11,22 +11,25 @@ import torch
 from torch import nn
 
 from likelier.engines.decoding import generation_copy
-from likelier.engines.divergence import estimate_kl
+from likelier.engines.divergence import KlEstimate, estimate_kl
 from likelier.engines.rewards import Reward, resolve_reward
 from likelier.engines.sampling import SampledPrompt
 from likelier.errors import WorkError
 from likelier.models.loading import Loaded, load_model
 from likelier.report.comparison import Comparison, compare, rewards_of
+from likelier.report.dial import Dial
 from likelier.report.page import Example
 from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_dial import STRENGTHS, Ends, turned, write_dial
 from likelier.stages.demo_folder import check_folder, make_folder
 from likelier.stages.demo_pair import Pair, pair_logps, widest_pair
 from likelier.stages.demo_prompts import DemoPrompt, read_demo_prompts, write_demo_prompts
-from likelier.stages.demo_report import next_commands, write_report
+from likelier.stages.demo_report import Found, next_commands, write_report
 from likelier.stages.demo_size import HELD_OUT_SEED, Size, size_of
 from likelier.stages.demo_story import Story
 from likelier.stages.demo_time import PARAMETERS, expected_minutes
 from likelier.stages.dpo import dpo
+from likelier.stages.evaluate_dial import sampled_at
 from likelier.stages.label import label_file
 from likelier.stages.label_config import LabelConfig
 from likelier.stages.label_outcome import Labelled
@@ -74,10 +77,11 @@ def walk(config: DemoConfig) -> tuple[Path, Path, str]:
     run, example = _train(new, labelled, pair)
     policy = generation_copy(run.model)
     after = _answer_held_out(new, policy, tokenizer, "after")
-    comparison = _measure(new, policy, reference, before, after)
+    comparison, kl = _measure(new, policy, reference, before, after)
+    dial = _turn(new, policy, reference, tokenizer, Ends(reference=before, policy=after, kl=kl))
     commands = next_commands(config, model=new.model)
-    page, results = write_report(
-        config,
+    found = Found(
+        config=config,
         model=new.model_name,
         reward=new.reward,
         train=new.train_prompts,
@@ -87,11 +91,13 @@ def walk(config: DemoConfig) -> tuple[Path, Path, str]:
         notes=run.notes,
         example=example,
         comparison=comparison,
+        dial=dial,
         before=before,
         after=after,
         seconds=new.story.seconds,
         commands=commands,
     )
+    page, results = write_report(found)
     new.story.closing(str(page), commands)
     return page, results, comparison.verdict
 
@@ -112,10 +118,11 @@ def _prepare(config: DemoConfig) -> Walk:
 def _minutes(new: Walk, parameters: float) -> float:
     held_out = len(new.prompts["held-out"]) * new.size.held_out_answers
     train = len(new.train_prompts) * new.size.answers
+    dialled = min(new.size.dial_prompts, len(new.prompts["held-out"])) * len(sampled_at(STRENGTHS))
     return expected_minutes(
         parameters,
-        sampled=train + 2 * held_out,
-        compared=held_out,
+        sampled=train + 2 * held_out + 2 * dialled,  # two models read what the slider draws
+        compared=held_out + dialled,
         trained=train,
         tokens=new.config.max_new_tokens,
     )
@@ -225,8 +232,8 @@ def _measure(
     reference: nn.Module,
     before: list[SampledPrompt],
     after: list[SampledPrompt],
-) -> Comparison:
-    """Rewards, win rate, KL and what else changed."""
+) -> tuple[Comparison, KlEstimate]:
+    """Rewards, win rate, KL and what else changed; and the KL of each answer."""
     with new.story.step("7 · What changed, and how far the model went for it"):
         kl = estimate_kl(policy, reference, after)
         comparison = compare(
@@ -238,4 +245,27 @@ def _measure(
             kl_estimator=kl.estimator,
         )
         new.story.measured(comparison)
-    return comparison
+    return comparison, kl
+
+
+def _turn(new: Walk, policy: nn.Module, reference: nn.Module, tokenizer: Any, ends: Ends) -> Dial:
+    """The policy at other strengths, for the page's slider."""
+    few = ends.first(new.size.dial_prompts)
+    total = len(few.policy) * len(sampled_at(STRENGTHS))
+    with new.story.step(
+        "8 · The same policy at other strengths, without training again", total=total
+    ) as advance:
+        dial = turned(
+            policy,
+            reference,
+            tokenizer,
+            few,
+            of_prompts=len(ends.policy),
+            reward=new.reward,
+            seed=new.config.seed + HELD_OUT_SEED,
+            max_new_tokens=new.config.max_new_tokens,
+            on_progress=advance,
+        )
+        write_dial(new.folder / "samples-strengths.jsonl", dial)
+        new.story.dialled(dial)
+    return dial
