@@ -29,6 +29,7 @@ import tests.typechecker  # noqa: F401  (the hook finds it by name)
 install_import_hook(
     [
         "likelier.objectives",
+        "likelier.scoring.forward",
         "likelier.scoring.kernels",
         "likelier.scoring.layers",
         "likelier.scoring.norms",

@@ -99,11 +99,11 @@ def test_split_packs_are_really_split(dtype):
 def count_forwards(scorer):
     count = [0]
 
-    def counted(pack, mask, hidden=scorer._hidden):
+    def counted(pack, mask, hidden=scorer.forward.hidden):
         count[0] += 1
         return hidden(pack, mask)
 
-    scorer._hidden = counted
+    scorer.forward.hidden = counted
     return count
 
 

@@ -9,6 +9,7 @@ from likelier.errors import DataError
 from likelier.models.adapters import add_lora
 from likelier.models.noise import silence_noise
 from likelier.scoring.equality import choose_way
+from likelier.scoring.forward import Forward
 from likelier.scoring.packing import Pack, make_pack
 from likelier.scoring.scorer import Scorer
 from tests.models.families import tiny
@@ -80,7 +81,7 @@ def test_gradient_checkpointing_changes_no_gradient(family, dtype):
         checkpoint(model)
         silence_noise(model.train())
         again = scored(scorer, model, given)
-        assert scorer.attention_calls == model.config.num_hidden_layers
+        assert scorer.forward.attention_calls == model.config.num_hidden_layers
     assert all(torch.equal(a, b) for a, b in zip(again.logps, whole.logps, strict=True))
     assert gradient_error(again.gradients, whole.gradients) < 1e-7
 
@@ -312,18 +313,18 @@ def test_without_a_rotary_limit_all_trees_share_packs():
 def test_every_pack_goes_to_the_models_device(monkeypatch):
     """No other device is to be had here: each pack that the model is shown must be one that was moved."""
     moved, read = [], []
-    move, hidden = Pack.to, Scorer._hidden
+    move, hidden = Pack.to, Forward.hidden
 
     def moving(pack, device):
         moved.append(move(pack, device))
         return moved[-1]
 
-    def reading(scorer, pack, mask):
+    def reading(forward, pack, mask):
         read.append(pack.input_ids)
-        return hidden(scorer, pack, mask)
+        return hidden(forward, pack, mask)
 
     monkeypatch.setattr(Pack, "to", moving)
-    monkeypatch.setattr(Scorer, "_hidden", reading)
+    monkeypatch.setattr(Forward, "hidden", reading)
     with Scorer(tiny("llama", dtype=torch.float32), dtype=torch.float32) as scorer:
         scorer.score(example_trees())
     assert len(read) >= 2

@@ -68,7 +68,7 @@ def test_in_float64_values_and_gradients_are_those_of_separate_rows(family, toke
     with Scorer(model, dtype=torch.float64) as scorer:
         values = scorer.branch_values(make_pack(trees))
         assert values.dtype == torch.float64
-        assert scorer.attention_calls == model.config.num_hidden_layers
+        assert scorer.forward.attention_calls == model.config.num_hidden_layers
         ours = gradients(model, values)
     assert error(values, expected) < 1e-12
     assert gradient_error(list(ours), list(gradients(model, expected))) < bound

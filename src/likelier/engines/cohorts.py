@@ -24,7 +24,7 @@ from likelier.engines.decoding import Prefix, filled, read_prompts
 from likelier.engines.mixing import parts_of
 from likelier.errors import ModelError
 from likelier.models.shrinking import shrunken
-from likelier.scoring.scorer import causal_model
+from likelier.scoring.parts import causal_model
 
 ATTENTION = "likelier_cohorts"
 _FAULTS = (ModelError, KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError)

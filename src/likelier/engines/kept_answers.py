@@ -22,8 +22,8 @@ from likelier.engines.sampling import SampledCompletion, SampledPrompt, sample_e
 from likelier.engines.stopping import stop_tokens
 from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.loading import Loaded
+from likelier.scoring.parts import causal_model
 from likelier.scoring.precision import DTYPES, Precision
-from likelier.scoring.scorer import causal_model
 
 TOGETHER = 16
 """Prompts whose answers are measured in one call, where it is not a CPU's: there each has its own, whose bits then do

@@ -26,9 +26,10 @@ from likelier.models.identity import forward_config_digest, weights_digest
 from likelier.models.loading import Loaded, load_model
 from likelier.models.noise import silence_noise
 from likelier.scoring.equality import choose_way
+from likelier.scoring.parts import causal_model
 from likelier.scoring.precision import DTYPES, Precision, default_device, default_precision, master_dtype
 from likelier.scoring.reference import model_digest
-from likelier.scoring.scorer import Scorer, causal_model
+from likelier.scoring.scorer import Scorer
 
 READ = 8
 """Questions that are read at once: more would share nothing but a flat row, and be lost together."""

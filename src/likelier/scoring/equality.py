@@ -21,8 +21,10 @@ from likelier.data.trees import Node, Tree, tree_of
 from likelier.errors import ModelError
 from likelier.models.heads import value_head
 from likelier.models.shrinking import shrunken
+from likelier.scoring.forward import Way
 from likelier.scoring.packing import make_pack, subtree
-from likelier.scoring.scorer import Scorer, Way, causal_model
+from likelier.scoring.parts import causal_model
+from likelier.scoring.scorer import Scorer
 
 _TOLERANCE = 1e-5
 """Relative, float32, on the copy: rounding moves its log-probs by 2e-7 and its gradients by 2e-6 (over thirty
@@ -148,8 +150,8 @@ def _scored(model: PreTrainedModel, way: Way, *, own_head: bool) -> _Numbers:
         found = scorer.token_logps(pack) if scorer.value_head is None else scorer.branch_values(pack).float()
         numbers = _with_gradients(model, found)
         layers = model.config.get_text_config().num_hidden_layers
-        if way == "tree" and scorer.attention_calls != layers:
-            raise ValueError(f"{scorer.attention_calls} of {layers} layers called it")
+        if way == "tree" and scorer.forward.attention_calls != layers:
+            raise ValueError(f"{scorer.forward.attention_calls} of {layers} layers called it")
         return numbers
 
 

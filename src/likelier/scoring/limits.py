@@ -10,8 +10,8 @@ from torch import nn
 
 from likelier.data.trees import Tree
 from likelier.errors import DataError, UsageError
+from likelier.scoring.parts import causal_model
 from likelier.scoring.precision import DTYPES, Precision, master_dtype
-from likelier.scoring.scorer import causal_model
 
 
 def require_masters(model: nn.Module, precision: Precision) -> None:

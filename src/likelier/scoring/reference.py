@@ -26,7 +26,7 @@ from likelier.scoring.scorer import Scorer
 _TREES_PER_WRITE = 64
 _KERNELS = (
     *("packing", "attention", "kernels", "products", "weights", "layers", "norms", "activations", "experts"),
-    *("head", "distribution", "scorer"),
+    *("head", "distribution", "forward", "parts", "rotary", "scorer"),
 )
 """The files that make the numbers."""
 

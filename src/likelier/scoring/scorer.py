@@ -9,25 +9,20 @@ when the model is loaded, by comparing numbers (`equality.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
-from likelier.data.trees import Tree, tree_of
+from likelier.data.trees import Tree
 from likelier.models.heads import value_head
-from likelier.scoring.attention import ATTENTION, TreePlan
 from likelier.scoring.distribution import TokenDistribution, TokenFigures, state_values, token_entropies
+from likelier.scoring.forward import Forward, Way
 from likelier.scoring.head import LogitShape, TokenLogps
-from likelier.scoring.kernels import Kernels
-from likelier.scoring.packing import Pack, make_pack, pack_trees, split_tree, subtree
-
-Way = Literal["tree", "mask", "rows"]
+from likelier.scoring.packing import Pack, make_pack, pack_trees, split_tree
+from likelier.scoring.parts import decoder, read_states
 
 
 class Scorer:
@@ -60,23 +55,24 @@ class Scorer:
         max_tokens: int = 4096,
     ) -> None:
         self.model = model
-        self.causal = causal_model(model)
-        self.way = way
         self.dtype = dtype
         self.max_tokens = max_tokens
-        self.device = next(model.parameters()).device
-        self.attention_calls = 0
-        """How many layers of the last pack called tree attention."""
-        config = self.causal.config.get_text_config()
-        self.shape = LogitShape.of(config)
-        self._rotary_limit = _rotary_limit(config)
-        self._attention = self.causal.config._attn_implementation
-        if way == "tree":
-            set_attention(self.causal, ATTENTION)
-        self.kernels = Kernels(self.causal, dtype=dtype, probe=self._probe)
+        self.forward = Forward(model, dtype=dtype, way=way)
+        self.causal, self.kernels = self.forward.causal, self.forward.kernels
+        self.shape = LogitShape.of(self.causal.config.get_text_config())
         self.own_head = own_head and self.kernels.head is not None
         self.value_head = value_head(self.causal)
         """The output of a reward model; None for a causal model."""
+
+    @property
+    def way(self) -> Way:
+        """How trees reach the model."""
+        return self.forward.way
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return self.forward.device
 
     def __enter__(self) -> Scorer:
         return self
@@ -86,15 +82,14 @@ class Scorer:
 
     def close(self) -> None:
         """Give the model its own forwards and attention back."""
-        self.kernels.remove()
-        set_attention(self.causal, self._attention)
+        self.forward.remove()
 
     def token_logps(self, pack: Pack) -> Tensor:
         """Log-probs of the pack's scored tokens, `[S]` float32 or wider, with their gradient.
 
         math.md, notation: `log π(y_t | x, y_<t)`.
         """
-        return self._through(pack, self._logps)
+        return self.forward.through(pack, self._logps)
 
     def token_figures(self, pack: Pack, value_head: nn.Linear | None = None) -> TokenFigures:
         """Log-probs, entropies and, with a value head, values of the pack's scored tokens, all by one forward.
@@ -102,7 +97,7 @@ class Scorer:
         Args:
             value_head: reads the hidden state that predicts a token: the value of the state in which it is drawn.
         """
-        found = self._through(pack, lambda row, mask: self._figures(row, mask, value_head))
+        found = self.forward.through(pack, lambda row, mask: self._figures(row, mask, value_head))
         logps, entropies, *values = found.unbind(1)
         return TokenFigures(logps, entropies, values[0] if values else None)
 
@@ -114,22 +109,15 @@ class Scorer:
         """
         if bool((pack.ends < 0).any()):
             raise ValueError("a branch without any token has no end")
-        return self._through(pack, self._ends)
+        return self.forward.through(pack, self._ends)
 
     def make_packs(self, trees: Sequence[Tree], *, max_tokens: int | None = None) -> list[list[int]]:
         """Indices into `trees`, pack by pack; trees that cannot share a row with others are kept apart."""
         budget = max_tokens or self.max_tokens
-        packed = [i for i, tree in enumerate(trees) if self._packs(tree)]
-        alone = [[i] for i, tree in enumerate(trees) if not self._packs(tree)]
+        packed = [i for i, tree in enumerate(trees) if self.forward.shares_rows(tree)]
+        alone = [[i] for i, tree in enumerate(trees) if not self.forward.shares_rows(tree)]
         packs = pack_trees([trees[i] for i in packed], max_tokens=budget)
         return [[packed[i] for i in pack] for pack in packs] + alone
-
-    def _packs(self, tree: Tree) -> bool:
-        """Past its rotary limit a model takes its frequencies from the longest position in the call."""
-        if self._rotary_limit is None:
-            return True
-        paths = (tree.path(branch) for branch in tree.branches)
-        return max(sum(len(tree.nodes[n].tokens) for n in path) for path in paths) <= self._rotary_limit
 
     def branch_logps(self, pack: Pack) -> Tensor:
         """Log-probs of the pack's branches, `[B]` float64: sums over scored tokens, in one fixed order."""
@@ -185,21 +173,7 @@ class Scorer:
         try:
             yield self.model
         finally:
-            if self.way == "tree":
-                set_attention(self.causal, ATTENTION)
-            self.kernels.install()
-
-    def _hidden(self, pack: Pack, mask: Tensor | None) -> Tensor:
-        """Final hidden states `[T, D]`."""
-        hidden: Tensor = self._run(decoder(self.causal), pack, mask).last_hidden_state[0]
-        return hidden
-
-    def _run(self, module: nn.Module, pack: Pack, mask: Tensor | None, **more: Any) -> Any:
-        if self._rotary_limit is not None:
-            forget_longest(self.causal)
-        given = {"attention_mask": mask, "position_ids": pack.position_ids}
-        optional = {name: value for name, value in given.items() if value is not None}
-        return module(input_ids=pack.input_ids, use_cache=False, **optional, **more)
+            self.forward.install()
 
     def _split(self, pack: Pack) -> list[Tensor]:
         """Branch by branch, what `score` gives."""
@@ -207,31 +181,20 @@ class Scorer:
             return list(self.token_logps(pack).cpu().split(list(pack.lengths)))
         return list(self.branch_values(pack).cpu().split(1))
 
-    def _through(self, pack: Pack, read: Callable[[Pack, Tensor | None], Tensor]) -> Tensor:
-        """What `read` finds in a pack, however trees reach the model."""
-        if self.way == "rows" or any(not self._packs(tree) for tree in pack.trees):
-            return self._rows(pack, read)
-        pack = pack.to(self.device)
-        plan = TreePlan(pack.spans)
-        mask = plan.carrier(self.device) if self.way == "tree" else self._dense_mask(pack)
-        found = read(pack, mask)
-        self.attention_calls = plan.calls
-        return found
-
     def _logps(self, pack: Pack, mask: Tensor | None) -> Tensor:
         if not self.own_head:
             return self._model_head(pack, mask)
-        hidden = self._hidden(pack, mask)
+        hidden = self.forward.hidden(pack, mask)
         return self._head(hidden.index_select(0, pack.predictors), pack.targets)
 
     def _ends(self, pack: Pack, mask: Tensor | None) -> Tensor:
-        ends = self._hidden(pack, mask).index_select(0, pack.ends)
+        ends = self.forward.hidden(pack, mask).index_select(0, pack.ends)
         return ends.to(torch.promote_types(ends.dtype, torch.float32))
 
     def _figures(self, pack: Pack, mask: Tensor | None, value_head: nn.Linear | None) -> Tensor:
         """`[S, 2]`, or `[S, 3]` with values."""
         if self.own_head:
-            states = self._hidden(pack, mask).index_select(0, pack.predictors)
+            states = self.forward.hidden(pack, mask).index_select(0, pack.predictors)
             weights = self.kernels.head
             assert weights is not None
             figures = TokenDistribution.apply(  # type: ignore[no-untyped-call]
@@ -261,91 +224,12 @@ class Scorer:
     def _model_logps(self, pack: Pack, mask: Tensor | None) -> Tensor:
         """Of the whole vocabulary at the positions that predict a scored token, `[S, V]`."""
         index, inverse = torch.unique(pack.predictors, return_inverse=True)
-        out = self._run(self.causal, pack, mask, logits_to_keep=index)
+        out = self.forward.run(self.causal, pack, mask, logits_to_keep=index)
         wide: Tensor = out.logits[0].to(torch.promote_types(out.logits.dtype, torch.float32))
         return wide.log_softmax(-1).index_select(0, inverse)
-
-    def _rows(self, pack: Pack, read: Callable[[Pack, Tensor | None], Tensor]) -> Tensor:
-        """Each branch as an ordinary row: exact for every causal model."""
-        rows = [
-            make_pack([subtree(tree, [branch])]).to(self.device)
-            for tree in pack.trees
-            for branch in range(len(tree.branches))
-        ]
-        # The flat row of a tree of one branch is that branch's ordinary row. `position_ids` are left out: not
-        # every model takes them, and in an ordinary row they say nothing.
-        return torch.cat([read(replace(row, position_ids=None), None) for row in rows])
-
-    def _dense_mask(self, pack: Pack) -> Tensor:
-        """The tree as an additive `[1, 1, T, T]` mask."""
-        size = pack.num_tokens
-        mask = torch.full((size, size), float("-inf"), dtype=self.causal.dtype)
-        for span in pack.spans:
-            for start, stop in span.context:
-                mask[span.start : span.stop, start:stop] = 0
-            own = mask[span.start : span.stop, span.start : span.stop]
-            own.copy_(torch.full_like(own, float("-inf")).triu_(1))
-        return mask[None, None].to(self.device)
-
-    def _probe(self) -> None:
-        # Any vocabulary has a token 0.
-        pack = make_pack([tree_of([0, 0], [[0]])]).to(self.device)
-        mask = TreePlan(pack.spans).carrier(self.device) if self.way == "tree" else None
-        self._hidden(pack if self.way != "rows" else replace(pack, position_ids=None), mask)
 
 
 def sum_branches(logps: Float[Tensor, " tokens"], lengths: Sequence[int]) -> Float[Tensor, " branches"]:
     """`[S]` -> `[B]` float64, branch by branch: the order of a sum never depends on the pack."""
     parts = logps.double().split(list(lengths))
     return torch.stack([part.sum() for part in parts]) if parts else logps.new_zeros(0, dtype=torch.float64)
-
-
-def causal_model(model: nn.Module) -> Any:
-    """The transformers model inside `model`, adapters in place."""
-    get_base = getattr(model, "get_base_model", None)
-    return get_base() if get_base is not None else model
-
-
-def decoder(causal: PreTrainedModel) -> nn.Module:
-    """The part of the model below its output head."""
-    base: nn.Module = causal.base_model
-    return base if base is not causal else causal.get_decoder()  # type: ignore[operator]
-
-
-@contextmanager
-def read_states(base: nn.Module) -> Iterator[list[Tensor]]:
-    """Final hidden states `[T, D]` of every forward of `base` in the context, beside whatever else is made of them."""
-    found: list[Tensor] = []
-    hook = base.register_forward_hook(lambda _, __, out: found.append(out.last_hidden_state[0]))
-    try:
-        yield found
-    finally:
-        hook.remove()
-
-
-def set_attention(causal: PreTrainedModel, name: str) -> None:
-    """Have every attention layer call the function registered as `name`."""
-    causal.set_attn_implementation(name)
-
-
-def forget_longest(causal: PreTrainedModel) -> None:
-    """Undo dynamic rotary frequencies, which would stay those of the longest row that was ever read."""
-    for module in causal.modules():
-        found = getattr(module, "rope_type", {})
-        kinds = (
-            {"": found} if isinstance(found, str) else {f"{layer}_": kind for layer, kind in found.items()}
-        )
-        for prefix in (prefix for prefix, kind in kinds.items() if kind == "dynamic"):
-            frequencies = getattr(module, f"{prefix}original_inv_freq").to(causal.device)
-            module.register_buffer(f"{prefix}inv_freq", frequencies, persistent=False)
-            setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
-
-
-def _rotary_limit(config: PretrainedConfig) -> int | None:
-    """The length past which rotary frequencies depend on the call's longest position; None if never."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    layers = rope.values() if rope and all(isinstance(v, dict) for v in rope.values()) else [rope]
-    if not any(layer.get("rope_type") in ("dynamic", "longrope") for layer in layers):
-        return None
-    named = [layer.get("original_max_position_embeddings") for layer in layers]
-    return int(min([n for n in named if n] or [config.max_position_embeddings]))

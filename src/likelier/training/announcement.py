@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from likelier.data.grouping import num_pairs
 from likelier.data.trees import Tree
-from likelier.scoring.scorer import Way
+from likelier.scoring.forward import Way
 from likelier.training.memory import gigabytes
 
 _WAYS: Mapping[Way, str] = {
