@@ -25,7 +25,7 @@ class Classifier:
     def __call__(self, prompt: Content, completion: str) -> float:
         """The score of one answer."""
         limit = getattr(self.model.config, "max_position_embeddings", None)
-        tokens = self._tokens(prompt, completion)
+        tokens = read_by_classifier(self.tokenizer, prompt, completion)
         if limit is not None and len(tokens) > limit:
             raise ModelError(
                 f"an answer with its prompt has {len(tokens)} tokens, and the classifier reads {limit}: "
@@ -44,16 +44,17 @@ class Classifier:
         label = (self.model.config.id2label or {}).get(last, str(last))
         return f"the probability that a classifier gives the label {label}"
 
-    def _tokens(self, prompt: Content, completion: str) -> list[int]:
-        """As a chat where the prompt is one and the tokenizer has a template, else the text alone, end to end."""
-        if isinstance(prompt, str):
-            return list(self.tokenizer(prompt + completion)["input_ids"])
-        if getattr(self.tokenizer, "chat_template", None):
-            turns = [*prompt, {"role": "assistant", "content": completion}]
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False)
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        # A classifier of plain text has never seen a chat: it judges the answer.
-        return list(self.tokenizer(completion)["input_ids"])
+
+def read_by_classifier(tokenizer: Any, prompt: Content, completion: str) -> list[int]:
+    """The tokens of a chat where the prompt is one and the tokenizer has a template, else of the text, end to end."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt + completion)["input_ids"])
+    if getattr(tokenizer, "chat_template", None):
+        turns = [*prompt, {"role": "assistant", "content": completion}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    # A classifier of plain text has never seen a chat: it judges the answer.
+    return list(tokenizer(completion)["input_ids"])
 
 
 def load_classifier(name: str) -> Classifier:

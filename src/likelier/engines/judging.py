@@ -62,7 +62,7 @@ def judge_cases(
         UsageError: a rubric that cannot be read, or a server that knows neither key nor model.
     """
     rubric = Rubric.read(config.rubric)
-    questions = [question for case in cases for question in _questions(rubric, case, config)]
+    questions = [question for case in cases for question in questions_of(rubric, case, config)]
     replies, known = _replies(judge, questions, say=say)
     return [
         decided(case, (replies[2 * index], replies[2 * index + 1]), min_gap=min_gap)
@@ -75,7 +75,8 @@ def judge_notes(judge: Judge) -> list[str]:
     return judge.server.notes if isinstance(judge, ServerJudge) else []
 
 
-def _questions(rubric: Rubric, case: Case, config: JudgeConfig) -> tuple[str, str]:
+def questions_of(rubric: Rubric, case: Case, config: JudgeConfig) -> tuple[str, str]:
+    """A case's two questions: its first answer shown first, and its second."""
     record = case.record
     first, second = (answer.content for answer in record.completions)
     return (

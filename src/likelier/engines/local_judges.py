@@ -33,6 +33,7 @@ from likelier.scoring.scorer import Scorer
 
 READ = 8
 """Questions that are read at once: more would share nothing but a flat row, and be lost together."""
+VERDICTS = (" A", " B")
 TOO_LONG = "longer than the judge's context"
 
 
@@ -60,10 +61,7 @@ class WritingJudge:
 
     def ask(self, questions: Sequence[str]) -> Generator[Answered, None, None]:
         """Each question as its answer ends."""
-        prompts = [
-            Prompt(id=str(index), content=_asked(self._tokenizer, text))
-            for index, text in enumerate(questions)
-        ]
+        prompts = writing_prompts(self._tokenizer, questions)
         lengths = [len(tokens) for tokens in encode_prompts(self._tokenizer, prompts)]
         fit, too_long = _fitting(lengths, room=self.max_tokens, context=_context(self._model))
         yield from too_long
@@ -96,8 +94,7 @@ class LogOddsJudge:
         loaded, precision = _loaded(model, tokenizer, precision)
         self.name = _name(model, loaded)
         self._tokenizer = loaded.tokenizer
-        self._tokenization = Tokenization.of(loaded.tokenizer)
-        self._verdicts = self._tokenization.continue_texts([" A", " B"])
+        self._verdicts = Tokenization.of(loaded.tokenizer).continue_texts(VERDICTS)
         if self._verdicts[0] == self._verdicts[1]:
             raise ModelError(f"{self.name}: its tokenizer writes the verdicts A and B alike")
         self._stack = ExitStack()
@@ -113,20 +110,13 @@ class LogOddsJudge:
 
     def ask(self, questions: Sequence[str]) -> Generator[Answered, None, None]:
         """A block of questions after another, those of like length together."""
-        tokens = [self._trunk(text) for text in questions]
+        tokens = read_before_verdict(self._tokenizer, questions)
         room = max(map(len, self._verdicts))
         fit, too_long = _fitting(list(map(len, tokens)), room=room, context=_context(self._scorer.model))
         yield from too_long
         for start in range(0, len(fit), READ):
             block = fit[start : start + READ]
             yield from zip(block, self._score([tokens[index] for index in block]), strict=True)
-
-    def _trunk(self, question: str) -> list[int]:
-        content = _asked(self._tokenizer, question)
-        if isinstance(content, str):
-            return [*self._tokenization.bos, *self._tokenization.start_texts([f"{content}\n\n{LEAD}"])[0]]
-        text = self._tokenizer.apply_chat_template(content, tokenize=False, add_generation_prompt=True)
-        return list(self._tokenization.start_texts([f"{text}{LEAD}"])[0])
 
     def _score(self, trunks: list[list[int]]) -> list[Said]:
         trees = [tree_of(trunk, self._verdicts, id=str(index)) for index, trunk in enumerate(trunks)]
@@ -138,6 +128,25 @@ class LogOddsJudge:
             )
             for (first, second), trunk in zip(self._scorer.score(trees), trunks, strict=True)
         ]
+
+
+def writing_prompts(tokenizer: Any, questions: Sequence[str]) -> list[Prompt]:
+    """What a judge that writes is asked."""
+    return [Prompt(id=str(index), content=_asked(tokenizer, text)) for index, text in enumerate(questions)]
+
+
+def read_before_verdict(tokenizer: Any, questions: Sequence[str]) -> list[list[int]]:
+    """The tokens of each question, and of an answer to it up to its verdict."""
+    tokenization = Tokenization.of(tokenizer)
+    found = []
+    for content in (_asked(tokenizer, question) for question in questions):
+        if isinstance(content, str):
+            start, text = tokenization.bos, f"{content}\n\n{LEAD}"
+        else:
+            turns = tokenizer.apply_chat_template(content, tokenize=False, add_generation_prompt=True)
+            start, text = [], f"{turns}{LEAD}"
+        found.append([*start, *tokenization.start_texts([text])[0]])
+    return found
 
 
 def _loaded(model: Any, tokenizer: Any, precision: Precision | None) -> tuple[Loaded, Precision]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from likelier.data.encoding import encode
 from likelier.data.records import Completion, Content, Record
+from likelier.data.trees import Tree
 from likelier.errors import DataError
 from likelier.models.reward_model import load_reward_model
 from likelier.scoring.precision import default_device
@@ -37,35 +39,45 @@ class RewardModel:
         Raises:
             DataError: an answer that is no text, or too long for the model.
         """
-        records = [
-            Record(
-                file=f"--reward {self.name}",
-                row=row,
-                id=str(row),
-                prompt=prompt,
-                completions=[Completion(content=_continuing(prompt, completion))],
-            )
-            for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), 1)
-        ]
-        encoded = encode(records, self.loaded.tokenizer, need="completions", allow_template_edits=True)
-        if encoded.refused:
-            raise DataError(
-                f"{len(encoded.refused)} answers cannot be scored; the first: {encoded.refused[0]}"
-            )
+        trees = read_by_reward_model(self.name, self.loaded.tokenizer, prompts, completions)
         told = in_tenths(partial(print, file=sys.stderr), self.loaded.name, after=_SOON)
         values = score_trees(
             self.loaded,
-            encoded.trees,
+            trees,
             precision="float32",
             max_tokens=_MAX_TOKENS,
             on_progress=told,
         )
-        found = [0.0] * len(records)
-        for tree, own in zip(encoded.trees, values, strict=True):
+        found = [0.0] * len(completions)
+        for tree, own in zip(trees, values, strict=True):
             for branch, places in enumerate(tree.sources):
                 for record, _ in places:
                     found[record] = own[branch]
         return found
+
+
+def read_by_reward_model(
+    name: str, tokenizer: Any, prompts: Sequence[Content], completions: Sequence[str]
+) -> list[Tree]:
+    """The trees that a reward model reads: the answers to a prompt are branches of one.
+
+    Raises:
+        DataError: an answer that is no text, or too long for the model.
+    """
+    records = [
+        Record(
+            file=f"--reward {name}",
+            row=row,
+            id=str(row),
+            prompt=prompt,
+            completions=[Completion(content=_continuing(prompt, completion))],
+        )
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True), 1)
+    ]
+    encoded = encode(records, tokenizer, need="completions", allow_template_edits=True)
+    if encoded.refused:
+        raise DataError(f"{len(encoded.refused)} answers cannot be scored; the first: {encoded.refused[0]}")
+    return encoded.trees
 
 
 def _continuing(prompt: Content, completion: str) -> Content:

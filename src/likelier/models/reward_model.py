@@ -26,6 +26,7 @@ from likelier.models.sources import find_source, read_json
 
 READ_AT = "reward_read_at"
 """In the configuration of a reward model made here: other people's may be read elsewhere (at a last line break)."""
+END_OF_TURN = "end of turn"
 PAD = "<|pad|>"
 """The token that is added where a tokenizer has none to pad with."""
 
@@ -67,7 +68,7 @@ def made_here(name: str) -> bool:
         ModelError: nothing is there.
     """
     path = find_source(name).path / "config.json"
-    return path.is_file() and read_json(path).get(READ_AT) == "end of turn"
+    return path.is_file() and read_json(path).get(READ_AT) == END_OF_TURN
 
 
 def as_reward_model(loaded: Loaded) -> Loaded:
@@ -86,7 +87,7 @@ def as_reward_model(loaded: Loaded) -> Loaded:
         model = model.merge_and_unload(safe_merge=True)
     if value_head(model) is None:
         model = _with_head(model, loaded.name)
-    setattr(model.config, READ_AT, "end of turn")
+    setattr(model.config, READ_AT, END_OF_TURN)
     tokenizer = _with_padding(model, copy.deepcopy(loaded.tokenizer))
     return dataclasses.replace(loaded, model=model.eval(), tokenizer=tokenizer)
 

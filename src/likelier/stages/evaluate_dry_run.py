@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_dial import sampled_at
 from likelier.stages.evaluate_frontier import answers_each, answers_of_reference, reference_of
 from likelier.stages.evaluate_output import Say, check_folder
-from likelier.stages.evaluate_players import is_samples, players_of
+from likelier.stages.evaluate_players import Player, answers_at, is_samples, players_of
 from likelier.stages.evaluate_prompts import asked, baseline_texts, read_prompts
 from likelier.training.stored import StoredRun, stored_run
 
@@ -62,43 +63,86 @@ def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[
     records = read_prompts(config, data, say=say)
     if config.baseline is not None:
         baseline_texts(data, config.baseline, records)
-    runs = [stored_run(one.name) for one in players]
-    told, policies, tokens = [], 0, 0
-    for player, run in zip(players, runs, strict=True):
-        models, times = [_model(config, stored_run(name)) for name in player.read], _times(config, run)
-        own = times * _tokens(config, models[0], records)
-        policies, tokens = policies + times, tokens + own * len(models)
-        costs = ", mixed with ".join(model.costs(own) for model in models)
-        told.append(f"{player.who}: answers of {times} policies or temperatures; {costs}")
-    found = {"prompts": len(records), "policies": policies, "tokens_at_most": tokens}
+    drawn = [_drawn(config, one, records) for one in players]
+    answers, tokens = sum(one.answers for one in drawn), sum(one.tokens for one in drawn)
+    policies, told = sum(one.policies for one in drawn), [one.told for one in drawn]
     if config.what == "frontier":
-        told += _reference(config, runs, records)
+        own, read, words = _reference(config, drawn, records)
+        answers, tokens, told = answers + own, tokens + read, [*told, words]
     told.append(_referee(config))
-    return found, [f"{len(records):,} prompts, {tokens:,} tokens read and written at most", *told]
+    found = {
+        "prompts": len(records),
+        "policies": policies,
+        "answers_at_most": answers,
+        "tokens_at_most": tokens,
+    }
+    counted = f"{len(records):,} prompts, {answers:,} answers and {tokens:,} tokens read and written at most"
+    return found, [counted, *told]
 
 
-def _times(config: EvaluateConfig, run: StoredRun) -> int:
-    """How often a run answers the prompts."""
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a player's answers cost at most."""
+
+    run: StoredRun
+    policies: int
+    """Or temperatures: so often every prompt is read."""
+    answers: int
+    tokens: int
+    by_reference: int
+    """Tokens that the reference reads besides, of a frontier."""
+    told: str
+
+
+def _drawn(config: EvaluateConfig, player: Player, records: Sequence[Record]) -> _Drawn:
+    run = stored_run(player.name)
+    models = [_model(config, stored_run(name)) for name in player.read]
+    each = [len(records) * n for n in _answers_each(config, run)]
+    read = models[0].reads(asked(records), max_new_tokens=config.max_new_tokens)
+    own = [read + answers * config.max_new_tokens for answers in each]
     if config.what == "frontier":
-        # Of the dial, two ways draw anew at each strength; mixing also reads the reference, which is not counted.
-        return len(run.policies) + (2 * len(sampled_at(config.strengths)) if config.dial else 0)
-    return len(config.temperatures) if config.what == "temperature" else 1
+        # For the distances both models run over the answers; with --dial over the policy's own a second time, for
+        # their log-ratios, and of the two ways that a strength is drawn one reads the reference too.
+        passed = sum(own) + own[0] * config.dial
+        by_reference = passed + own[0] * len(sampled_at(config.strengths)) * config.dial
+    else:
+        passed = by_reference = 0
+    tokens = sum(own) + passed
+    costs = ", mixed with ".join(model.costs(tokens) for model in models)
+    told = f"{player.who}: answers of {len(each)} policies or temperatures; {costs}"
+    return _Drawn(run, len(each), sum(each), tokens * len(models), by_reference, told)
 
 
-def _tokens(config: EvaluateConfig, model: Blueprint, records: Sequence[Record]) -> int:
-    answers = answers_each(config) if config.what == "frontier" else config.n or 1
-    read = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
-    return read + len(records) * answers * config.max_new_tokens
+def _answers_each(config: EvaluateConfig, run: StoredRun) -> list[int]:
+    """To a prompt, each time that a run answers them."""
+    if config.what == "frontier":
+        dialled = 2 * len(sampled_at(config.strengths)) if config.dial else 0
+        return [answers_each(config)] * (_policies(run) + dialled)
+    if config.what == "temperature":
+        return [answers_at(config, temperature) for temperature in config.temperatures]
+    return [answers_at(config, config.sampling_temperature)]
 
 
-def _reference(config: EvaluateConfig, runs: Sequence[StoredRun], records: Sequence[Record]) -> list[str]:
-    """What distances are measured from; every answer costs a pass of it besides."""
-    model = blueprint(reference_of(config, runs), trust_remote_code=config.trust_remote_code)
+def _policies(run: StoredRun) -> int:
+    """A run's; its last checkpoint and the model that was made of it are one, and measured once."""
+    *before, last = run.policies
+    chosen = run.settings.get("keep_best") or run.settings.get("merge")
+    again = before and not chosen and last.model is not None and before[-1].step == last.step
+    return len(run.policies) - bool(again)
+
+
+def _reference(
+    config: EvaluateConfig, drawn: Sequence[_Drawn], records: Sequence[Record]
+) -> tuple[int, int, str]:
+    """What distances are measured from: its own answers, and the tokens that it reads of these and of all others."""
+    reference = reference_of(config, [one.run for one in drawn])
+    model = blueprint(reference, trust_remote_code=config.trust_remote_code)
     if config.chooser is not None:
         reward_blueprint(config.chooser)
+    answers = len(records) * answers_of_reference(config)
     tokens = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
-    tokens += len(records) * answers_of_reference(config) * config.max_new_tokens
-    return [f"reference: {model.costs(tokens)}, and a pass over every other answer"]
+    tokens += answers * config.max_new_tokens + sum(one.by_reference for one in drawn)
+    return answers, tokens, f"reference: {model.costs(tokens)}, a pass over every other answer included"
 
 
 def _referee(config: EvaluateConfig) -> str:

@@ -152,8 +152,7 @@ def sampled_answers(
         sampled, known = answers_of(
             speaker,
             asked(records),
-            # The likeliest tokens are the same every time.
-            n=(config.n or 1) if temperature else 1,
+            n=answers_at(config, temperature),
             max_new_tokens=config.max_new_tokens,
             sampler=Sampler(seed=config.seed, temperature=temperature),
             cache=cache,
@@ -168,6 +167,11 @@ def sampled_answers(
             strength=player.strength,
             cut=sum(answer.finish == "length" for prompt in sampled for answer in prompt.completions),
         )
+
+
+def answers_at(config: EvaluateConfig, temperature: float) -> int:
+    """To each prompt: at temperature 0 the likeliest tokens are the same every time."""
+    return (config.n or 1) if temperature else 1
 
 
 def _speaker(config: EvaluateConfig, player: Player, say: Say) -> Speaker:

@@ -51,8 +51,7 @@ def label_by_reward(
     # An empty answer cannot be read back as one: its row is counted and listed, not trained on.
     records, faults = load_records(samples, skip_bad_rows=True)
     say_faults(faults, say)
-    blocks = [records[start : start + PROMPTS] for start in range(0, len(records), PROMPTS)]
-    scored = [record for block in blocks for record in _scored(block, reward)]
+    scored = [record for block in blocks_of(records) for record in _scored(block, reward)]
     made = [_labels(config, record, reward) for record in scored]
     labels = [label for of_prompt in made for label in of_prompt.labels]
     labelled = Labelled(
@@ -73,6 +72,11 @@ def label_by_reward(
     write_labelled(config, labelled, faults, labels=_kind(config))
     say(_told(config, labelled))
     return labelled
+
+
+def blocks_of(records: list[Record]) -> list[list[Record]]:
+    """What is scored in one call."""
+    return [records[start : start + PROMPTS] for start in range(0, len(records), PROMPTS)]
 
 
 @dataclass(frozen=True, slots=True)
