@@ -29,6 +29,8 @@ class Scale:
     answers: int
     tokens: int
     steps: int
+    rollouts: int
+    """Steps of PPO, each two passes over as many fresh answers as DPO has pairs in a step."""
     batch: int
     """Pairs of a step of DPO, answers of a step of PPO."""
     chosen_from: tuple[int, ...]
@@ -36,8 +38,8 @@ class Scale:
     lora: int
     strengths: tuple[float, ...]
     """Of the dial."""
-    dial_answers: int
-    """To each prompt at each strength: half of the frontier's, the first of them, for the time that they take."""
+    fewer: int
+    """Answers to each prompt of the dial and at each temperature: the first of the frontier's, to save time."""
 
 
 WHOLE = Scale(
@@ -46,11 +48,12 @@ WHOLE = Scale(
     answers=4,
     tokens=24,
     steps=24,
+    rollouts=16,
     batch=48,
     chosen_from=(2, 4, 8, 16),
     lora=16,
     strengths=(0.25, 0.5, 1.0, 2.0),
-    dial_answers=2,
+    fewer=2,
 )
 QUICK = Scale(
     train=8,
@@ -58,15 +61,25 @@ QUICK = Scale(
     answers=3,
     tokens=6,
     steps=2,
+    rollouts=2,
     batch=8,
     chosen_from=(2, 3),
     lora=2,
     strengths=(0.5, 1.0),
-    dial_answers=2,
+    fewer=2,
 )
 """For the test: every step runs, nothing is learned."""
 
-DPO, PPO = {"learning_rate": 2e-4}, {"learning_rate": 2e-4, "rollout_epochs": 2, "beta": 0.05}
+DPO: dict[str, object] = {"learning_rate": 2e-4}
+REWARD: dict[str, object] = {"learning_rate": 1e-3}
+PPO: dict[str, object] = {
+    "learning_rate": 5e-4,
+    "rollout_epochs": 2,
+    # In deviations of the reward, whatever its scale; the gain is one that moves beta within these few steps.
+    "normalize_rewards": True,
+    "beta": 0.1,
+    "kl_gain": 0.5,
+}
 SWEEP: dict[str, dict[str, tuple[str, dict[str, object]]]] = {
     "dpo": {f"beta-{beta}": ("dpo", {**DPO, "beta": beta}) for beta in (0.05, 0.1, 1.0)},
     "ppo": {f"kl-{kl}": ("ppo", {**PPO, "target_kl": kl, "reward": "{reward}"}) for kl in (3, 6, 9)},
@@ -126,20 +139,21 @@ def _preferences(out: Path, folder: Path, model: str, seed: int, scale: Scale) -
     labelled = {"with": "reward", "reward": "vader", "pairs": "all", "out": preferences}
     yield Step(f"seed {seed}: labels", ("label", str(answers), *flags(labelled)), preferences, resumes=False)
     made = folder / "reward-model"
-    reward = {**_trained(model, seed, scale), "data": preferences, "out": made, "skip_bad_rows": True}
+    reward = {**_trained(model, seed, scale.steps, scale), **REWARD, "data": preferences, "out": made}
+    reward |= {"skip_bad_rows": True}
     yield Step(f"seed {seed}: reward model", ("reward", *flags(reward)), made / "manifest.json")
 
 
-def _trained(model: str, seed: int, scale: Scale) -> dict[str, object]:
+def _trained(model: str, seed: int, steps: int, scale: Scale) -> dict[str, object]:
     """What every training run has."""
     return {
         "model": model,
         "seed": seed,
         "batch_size": scale.batch,
         "epochs": 1000,
-        "max_steps": scale.steps,
+        "max_steps": steps,
         # Its default is a share of all epochs' steps, of which these are the first few.
-        "warmup_steps": max(scale.steps // 10, 1),
+        "warmup_steps": max(steps // 10, 1),
         "lora_rank": scale.lora,
     }
 
@@ -148,8 +162,9 @@ def _training(out: Path, folder: Path, model: str, seed: int, scale: Scale) -> I
     for method, settings in SWEEP.items():
         for name, (command, own) in settings.items():
             run = folder / f"{method}-{name}"
-            kept = {"checkpoint_every": max(scale.steps // 2, 1), "out": run}
-            given: dict[str, object] = {**_trained(model, seed, scale), **own, **kept}
+            count = scale.rollouts if command == "ppo" else scale.steps
+            kept = {"checkpoint_every": max(count // 2, 1), "out": run}
+            given: dict[str, object] = {**_trained(model, seed, count, scale), **own, **kept}
             if command == "ppo":
                 given |= {"prompts": out / "prompts-train.jsonl", "n": scale.answers}
                 given |= {"max_new_tokens": scale.tokens}
@@ -183,7 +198,7 @@ def _evaluation(out: Path, folder: Path, model: str, seed: int, scale: Scale) ->
     yield Step(f"seed {seed}: baseline", ("sample", *flags(greedy)), baseline)
     middle = [str(folder / f"{method}-{list(settings)[1]}") for method, settings in SWEEP.items()]
     temperature = folder / "temperature"
-    given = {**held_out, "prompts": folder / "baseline-rows.jsonl", "baseline": "answer", "n": scale.answers}
+    given = {**held_out, "prompts": folder / "baseline-rows.jsonl", "baseline": "answer", "n": scale.fewer}
     given |= {"seed": seed + 2000, "out": temperature}
     yield Step(
         f"seed {seed}: temperatures",
@@ -198,7 +213,7 @@ def _dial(out: Path, folder: Path, model: str, seed: int, scale: Scale) -> Step:
     dial = folder / "dial"
     given = {"dial": True, "strengths": ",".join(f"{strength:g}" for strength in scale.strengths)}
     given |= {"prompts": out / "prompts-held-out.jsonl", "reward": "vader", "max_new_tokens": scale.tokens}
-    given |= {"n": scale.dial_answers, "seed": seed + 1000, "reference": model, "out": dial}
+    given |= {"n": scale.fewer, "seed": seed + 1000, "reference": model, "out": dial}
     return Step(
         f"seed {seed}: dial",
         # The model alone, not its run: checkpoints on the way have their place in the frontier.
