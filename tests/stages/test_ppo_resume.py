@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from tests.models.families import tiny
 from tests.training.support import contents, metrics_of, write_rows
 from tests.training.test_resume import KILLED, Case, run_all
 
@@ -26,7 +29,7 @@ POINTS = {
 class PpoCase(Case):
     """A run of `likelier ppo`, evaluated and sampled from on its way."""
 
-    def __init__(self, tmp: Path, model: Path, *more: str) -> None:
+    def __init__(self, tmp: Path, model: Path, *more: str, precision: str = "float32") -> None:
         self.tmp = tmp
         prompts = write_rows(
             tmp / "prompts.jsonl",
@@ -41,34 +44,76 @@ class PpoCase(Case):
             *("--reward", "regex:[aeiou]", "--eval-every", "2", "--keep-best", "eval/loss"),
             *("--checkpoint-every", "2", "--keep-checkpoints", "3", "--epochs", "2"),
             *("--learning-rate", "1e-2"),
-            *("--precision", "float32", "--n", "2", "--batch-size", "4", "--max-new-tokens", "6"),
+            *("--precision", precision, "--n", "2", "--batch-size", "4", "--max-new-tokens", "6"),
             *("--rollout-epochs", "2", "--minibatches", "2", "--target-kl", "0.5", "--normalize-rewards"),
             *("--sample-prompts", str(held_out), "--sample-every", "3", "--max-tokens", "16"),
             *("--warmup-steps", "0", *more),
         ]
 
 
-def test_killed_at_any_moment(tmp_path: Path, tiny_llama: Path) -> None:
-    """And with the optimiser's state left out on the way back the runs part: the comparison can fail."""
-    case = PpoCase(tmp_path, tiny_llama)
+def killed_and_resumed(case: PpoCase, points: list[str]) -> list[dict[str, Any]]:
+    """Command lines that run to the end, and for each point one that is killed there and one that goes on."""
     jobs = [case.job("whole")]
-    for number, (at, nth) in enumerate(POINTS.values()):
+    for number, point in enumerate(points):
+        at, nth = POINTS[point]
         jobs += [case.job(str(number), at=at, nth=nth), case.job(str(number), "--resume")]
-    jobs += [case.job("forgetful", at="updates", nth=4)]
-    jobs += [case.job("forgetful", "--resume", at="forget the optimiser")]
-    results = run_all(jobs, threads=1)
+    return jobs
+
+
+def require_same(case: PpoCase, points: list[str], results: list[dict[str, Any]]) -> None:
+    """Every run ended as it should, and where the run that was never stopped did."""
     assert results[0]["ended"] == 0, results[0]["errors"]
-    for number, point in enumerate(POINTS):
+    for number, point in enumerate(points):
         killed, again = results[1 + 2 * number : 3 + 2 * number]
         assert killed["ended"] == KILLED, (point, killed["errors"])
         assert again["ended"] == 0, (point, again["errors"])
         case.require_equal(str(number))
+
+
+def test_killed_at_any_moment(tmp_path: Path, tiny_llama: Path) -> None:
+    """And with the optimiser's state left out on the way back the runs part: the comparison can fail."""
+    case = PpoCase(tmp_path, tiny_llama)
+    jobs = killed_and_resumed(case, list(POINTS))
+    jobs += [case.job("forgetful", at="updates", nth=4)]
+    jobs += [case.job("forgetful", "--resume", at="forget the optimiser")]
+    results = run_all(jobs, threads=1)
+    require_same(case, list(POINTS), results)
     lines = metrics_of(tmp_path / "whole")
     # The controller and the running mean went on from the checkpoint, and something was learned on the way.
     assert len({line["beta"] for line in lines if "beta" in line}) > 1
     assert any(line.get("kl", 0.0) != 0.0 for line in lines)
     assert [result["ended"] for result in results[-2:]] == [KILLED, 0]
     assert metrics_of(tmp_path / "forgetful") != lines
+
+
+LATE = [
+    "between a rollout and its updates",
+    "between the updates of a rollout",
+    "inside an update, between the packs",
+    "inside a file of a checkpoint",
+]
+
+
+def test_killed_in_bfloat16(tmp_path: Path, tiny_llama: Path) -> None:
+    """The working copies of the weights, and the copy that draws, come back from the float32 masters."""
+    case = PpoCase(tmp_path, tiny_llama, precision="bfloat16")
+    require_same(case, LATE, run_all(killed_and_resumed(case, LATE), threads=1))
+    assert "precision: bfloat16" in (tmp_path / "whole" / "config.yaml").read_text()
+
+
+def test_killed_with_another_reference(tmp_path: Path, tiny_llama: Path, tokenizer: Any) -> None:
+    """KL is measured from that model before and after, and a resume that leaves it out is refused."""
+    other = tiny("llama", seed=1, dtype=torch.float32, vocab_size=len(tokenizer), max_position_embeddings=512)
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    case = PpoCase(tmp_path, tiny_llama, "--reference", str(tmp_path / "other"))
+    forgotten = PpoCase(tmp_path, tiny_llama).job("0", "--resume")
+    jobs = killed_and_resumed(case, LATE)
+    results = run_all([*jobs[:2], forgotten, *jobs[2:]], threads=1)
+    assert results.pop(2)["ended"] == 2
+    require_same(case, LATE, results)
+    # Of the policy itself it would be 0 before the first update.
+    assert metrics_of(tmp_path / "whole")[0]["eval/kl"] > 0.1
 
 
 def test_lora_with_a_value_and_a_changed_setting(tmp_path: Path, tiny_llama: Path) -> None:
