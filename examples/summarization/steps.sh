@@ -15,7 +15,7 @@ likelier sample --config "$here/best-of-n.yaml" --model $out/sft/model --out $ou
 likelier label $out/64.jsonl --with reward --reward $out/reward/model --pairs best-worst --out $out/best-of-64.jsonl
 
 likelier evaluate temperature $out/sft $out/preferred-ft $out/dpo $out/ppo --config "$here/temperature.yaml" \
-    --rubric "$here/rubric.txt" --out $out/temperature
+    --best-of 64 --chooser $out/reward/model --rubric "$here/rubric.txt" --out $out/temperature
 likelier evaluate winrate $out/dpo $out/ppo --config "$here/winrate.yaml" --prompts $out/best-of-64.jsonl \
     --rubric "$here/rubric.txt" --out $out/against-best-of-64
 likelier report $out/sft $out/preferred-ft $out/dpo $out/reward $out/ppo $out/temperature --out $out/report.html

@@ -14,6 +14,7 @@ from scipy import special, stats
 from likelier.stats import accuracy_interval, mean_interval, paired_interval, ratio_interval, wilson
 from likelier.stats.agreement import alpha_interval, krippendorff_alpha, percent_agreement
 from likelier.stats.best import drops_from_best
+from likelier.stats.best_of import kept_weights
 from likelier.stats.frontier import compute_frontier, kl_frontier
 from likelier.stats.intervals import Estimate
 from likelier.stats.length_control import control_length
@@ -101,6 +102,47 @@ def drop(draw: Draw) -> tuple[Estimate, float]:
     return drops_from_best(wins(draw, CLEAR))[4], 0.42
 
 
+DRAWN, KEPT = 8, 4
+"""Answers to a prompt, and of how many the best is kept."""
+BEST_RATE, BEST_SCALE = 0.62772, 79.73
+"""Of the answer that is kept: how often it wins, ties half, and the root mean square of its gap in length."""
+
+
+def chosen(draw: Draw, prompts: int, drawn: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`[prompts, draws]`: the chooser's scores, gaps in length that it likes, and a worth that it likes too."""
+    gaps = 20.0 + 60.0 * draw.normal(size=(prompts, drawn))
+    worth = (draw.normal(size=(prompts, 1)) + draw.normal(size=gaps.shape)) / np.sqrt(2.0)
+    return worth + gaps / 60.0 + draw.normal(size=gaps.shape), gaps, worth
+
+
+def outcomes(worth: np.ndarray) -> np.ndarray:
+    """A sixth of the answers tie."""
+    return np.where(np.abs(worth) < 0.2, 0.0, worth)
+
+
+def of_those_kept(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, list[int], np.ndarray]:
+    """Rows that may be kept, their prompts, and their weights: each prompt's sum to 1."""
+    weights = np.array([kept_weights(own, KEPT) for own in scores]).ravel() / DRAWN
+    may = weights > 0.0
+    return rows.ravel()[may], np.repeat(np.arange(CLUSTERS), DRAWN)[may].tolist(), weights[may]
+
+
+def best_of_win_rate(draw: Draw) -> tuple[Estimate, float]:
+    scores, _, worth = chosen(draw, CLUSTERS, DRAWN)
+    margins, prompts, weights = of_those_kept(scores, outcomes(worth))
+    return accuracy_interval(margins, clusters=prompts, weights=weights), BEST_RATE
+
+
+def length_controlled_best_of(draw: Draw) -> tuple[Estimate | None, float]:
+    """As `length_controlled`; what decides besides length does not move the chooser."""
+    scores, gaps, _ = chosen(draw, CLUSTERS, DRAWN)
+    chance = special.expit(np.log(1.5) + 1.2 * np.tanh(gaps / BEST_SCALE))
+    shared = (draw.normal(size=(CLUSTERS, 1)) + draw.normal(size=gaps.shape)) / np.sqrt(2.0)
+    wins, prompts, weights = of_those_kept(scores, special.ndtr(shared) < chance)
+    longer = of_those_kept(scores, gaps)[0]
+    return control_length(wins, longer, clusters=prompts, weights=weights).win_rate, 0.6
+
+
 def length_controlled(draw: Draw) -> tuple[Estimate | None, float]:
     """The first answer wins 60 % at equal lengths; it is longer, and length wins."""
     gaps = 20.0 + 60.0 * draw.normal(size=CLUSTERS * ROWS)
@@ -144,6 +186,7 @@ TRIALS: dict[str, Trial] = {
     for function in (
         *(mean, mean_of_rows, paired, ratio, share, accuracy, win_rate_with_ties),
         *(win_rate_of_rows_with_ties, agreement, alpha, drop, length_controlled),
+        *(best_of_win_rate, length_controlled_best_of),
         *(area_over_kl, area_over_compute),
     )
 }
@@ -181,6 +224,10 @@ def test_the_truths_are_those_of_what_is_drawn() -> None:
         found["alpha"] += said / 100
     assert found["ratio"] == pytest.approx(ratio(draw)[1], abs=2e-3)
     assert found["alpha"] == pytest.approx(alpha(draw)[1], abs=0.02)
+    scores, gaps, worth = chosen(draw, 200_000, KEPT)
+    best = (np.arange(200_000), scores.argmax(axis=1))
+    assert np.mean(0.5 * (1.0 + np.sign(outcomes(worth)[best]))) == pytest.approx(BEST_RATE, abs=4e-3)
+    assert np.sqrt(np.mean(gaps[best] ** 2)) == pytest.approx(BEST_SCALE, abs=0.4)
 
 
 def test_the_best_of_equals_is_not_taken_for_better() -> None:

@@ -181,6 +181,34 @@ def _wilson_t(share, n):
     return centre - half, centre + half
 
 
+def test_weighted_rows_are_rows_that_are_repeated(generator):
+    """Where prompts decide, so that the number of independent rows does not matter; a row's weight is its count."""
+    prompts = np.repeat(np.arange(30), 4)
+    margins = np.repeat(generator.normal(size=30), 4) + 0.2 * generator.normal(size=120)
+    counts = generator.integers(1, 4, size=120)
+    found = accuracy_interval(margins, clusters=prompts, weights=0.5 * counts)
+    repeated = accuracy_interval(np.repeat(margins, counts), clusters=np.repeat(prompts, counts))
+    assert found.value == pytest.approx(repeated.value)
+    assert found.interval == pytest.approx(repeated.interval)
+    assert (found.n, found.clusters) == (120, 30)
+    even = accuracy_interval(margins, clusters=prompts, weights=np.full(120, 0.25))
+    assert even == accuracy_interval(margins, clusters=prompts)
+
+
+def test_weighted_rows_alone_by_hand():
+    """Weights 3, 1, 1 of two wins and a loss: 4/5, as (5² / 11) rows; the variance of clusters of one is larger."""
+    found = accuracy_interval([1.0, 1.0, -1.0], weights=[3.0, 1.0, 1.0])
+    variance = 3 / 2 * (0.6**2 + 0.2**2 + 0.8**2) / 25
+    independent = 0.16 / max(variance, 0.16 * 11 / 25)
+    shrink = stats.t.ppf(0.975, 2) ** 2 / independent
+    centre = (0.8 + shrink / 2) / (1 + shrink)
+    half = np.sqrt(shrink * 0.16 + shrink**2 / 4) / (1 + shrink)
+    assert found.value == pytest.approx(0.8)
+    assert found.interval == pytest.approx((centre - half, centre + half))
+    with pytest.raises(ValueError, match="3 rows need as many weights above 0, not 2"):
+        accuracy_interval([1.0, 1.0, -1.0], weights=[1.0, 1.0])
+
+
 def test_accuracy_without_clusters_is_wilsons():
     assert accuracy_interval([3.0, -1.0, 2.0, 1e-9, -4.0]).interval == wilson(3, 5).interval
 

@@ -18,15 +18,16 @@ def planted(count, *, rate, effect, seed=0, shift=0.0):
     return np.where(draw.random(count) < 0.1, 0.5, won), gaps
 
 
-def second_fit(wins, gaps):
+def second_fit(wins, gaps, weights=None):
     """θ and φ by a general optimiser on the penalised likelihood, written out; errors by numerical derivatives."""
-    curved = np.tanh(gaps / np.sqrt(np.mean(gaps**2)))
+    own = np.ones(len(wins)) if weights is None else weights * weights.sum() / (weights**2).sum()
+    curved = np.tanh(gaps / np.sqrt(np.average(gaps**2, weights=own)))
 
     def expected(at):
         return 1 / (1 + np.exp(-(at[0] + at[1] * curved)))
 
     def information(at):
-        weights = expected(at) * (1 - expected(at))
+        weights = own * expected(at) * (1 - expected(at))
         rows = [
             [weights.sum(), (weights * curved).sum()],
             [(weights * curved).sum(), (weights * curved**2).sum()],
@@ -35,12 +36,12 @@ def second_fit(wins, gaps):
 
     def loss(at):
         p = expected(at)
-        return -(wins * np.log(p) + (1 - wins) * np.log(1 - p)).sum() - 0.5 * np.log(
+        return -(own * (wins * np.log(p) + (1 - wins) * np.log(1 - p))).sum() - 0.5 * np.log(
             np.linalg.det(information(at))
         )
 
     at = optimize.minimize(loss, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-12}).x
-    scores = np.column_stack([wins - expected(at), (wins - expected(at)) * curved])
+    scores = np.column_stack([own * (wins - expected(at)), own * (wins - expected(at)) * curved])
     bread = np.linalg.inv(information(at))
     sandwich = bread @ (len(wins) / (len(wins) - 1) * scores.T @ scores) @ bread
     return at, np.sqrt(np.maximum(np.diag(sandwich), np.diag(bread)))
@@ -56,6 +57,22 @@ def test_a_general_optimiser_finds_the_same(rate, effect):
     quantile = stats.t.ppf(0.975, 78)
     assert found.effect.high == pytest.approx(phi + quantile * errors[1], rel=1e-4)
     assert found.win_rate.low == pytest.approx(special.expit(theta - quantile * errors[0]), rel=1e-4)
+
+
+def test_weighted_rows():
+    """Against the same second fit; which unit the weights are in does not matter, nor whether equal ones are given."""
+    wins, gaps = planted(80, rate=0.6, effect=1.0, seed=4)
+    weights = np.random.default_rng(4).uniform(0.1, 3.0, size=80)
+    found = control_length(wins, gaps, weights=weights)
+    (theta, phi), errors = second_fit(wins, gaps, weights)
+    assert found.win_rate.value == pytest.approx(special.expit(theta), abs=1e-6)
+    assert found.effect.value == pytest.approx(phi, abs=1e-5)
+    assert found.effect.high == pytest.approx(phi + stats.t.ppf(0.975, 78) * errors[1], rel=1e-4)
+    again = control_length(wins, gaps, weights=7.0 * weights)
+    assert again.win_rate.low == pytest.approx(found.win_rate.low, rel=1e-9)
+    assert control_length(wins, gaps, weights=np.full(80, 1.0)) == control_length(wins, gaps)
+    with pytest.raises(ValueError, match="80 rows need as many weights above 0"):
+        control_length(wins, gaps, weights=0.0 * weights)
 
 
 def test_a_win_rate_that_is_length_alone_is_seen_through():

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from likelier.report.charts import FAINT, Form, crosses, drawn, errors_of, look, short
-from likelier.stats import Estimate, accuracy_interval, mean_interval
+from likelier.stats import Estimate, accuracy_interval, ratio_interval
 from likelier.stats.best import drops_from_best
 from likelier.stats.length_control import LengthControl, control_length
 
@@ -24,6 +24,8 @@ class Compared:
     """1 where the first is better, 0 where the second is, one half for a tie; None where nobody could say."""
     lengths: tuple[int, int]
     """Characters."""
+    weight: float = 1
+    """Of best-of-N the chance that the first answer is the one kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +43,20 @@ class Win:
     controlled: LengthControl
     lengths: tuple[Estimate, Estimate]
     """Mean characters of both."""
-    wins: int
-    ties: int
-    losses: int
+    wins: float
+    ties: float
+    losses: float
+    """All three of best-of-N how many are expected, a prompt counting one."""
     unjudged: dict[str, int]
     """Comparisons without a verdict, by reason: in no figure."""
-    cut: int
-    """Answers of the first that the length limit cut."""
+    cut: float
+    """Answers of the first that the length limit cut; of best-of-N how many of the kept ones are expected to be."""
     per_prompt: dict[int, float]
     """Mean outcome of each prompt that has one."""
     judge: dict[str, Any] = field(default_factory=dict)
     """What its verdicts say about a judge: bias for a place, agreement with itself; empty for a reward."""
+    best_of: int | None = None
+    """N, where the first is the best of N answers."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -65,8 +70,9 @@ def win_of(
     second: str,
     temperature: float | None,
     unjudged: Mapping[str, int],
-    cut: int,
+    cut: float,
     strength: float | None = None,
+    best_of: int | None = None,
     judge: Mapping[str, Any],
 ) -> Win:
     """The figures of comparisons of which at least one has an outcome.
@@ -79,28 +85,37 @@ def win_of(
     decided = [(one, one.outcome) for one in compared if one.outcome is not None]
     outcomes, prompts = [outcome for _, outcome in decided], [one.prompt for one, _ in decided]
     gaps = [one.lengths[0] - one.lengths[1] for one, _ in decided]
+    weights = [one.weight for one, _ in decided]
+    ours, theirs = ([one.weight * one.lengths[side] for one, _ in decided] for side in (0, 1))
     return Win(
         first=first,
         second=second,
         temperature=temperature,
         strength=strength,
-        win_rate=accuracy_interval([outcome - 0.5 for outcome in outcomes], clusters=prompts),
-        controlled=control_length(outcomes, gaps, clusters=prompts),
-        lengths=(
-            mean_interval([one.lengths[0] for one, _ in decided], clusters=prompts),
-            mean_interval([one.lengths[1] for one, _ in decided], clusters=prompts),
+        win_rate=accuracy_interval(
+            [outcome - 0.5 for outcome in outcomes], clusters=prompts, weights=weights
         ),
-        wins=outcomes.count(1.0),
-        ties=outcomes.count(0.5),
-        losses=outcomes.count(0.0),
+        controlled=control_length(outcomes, gaps, clusters=prompts, weights=weights),
+        lengths=(
+            ratio_interval(ours, weights, clusters=prompts),
+            ratio_interval(theirs, weights, clusters=prompts),
+        ),
+        wins=sum(one.weight for one, outcome in decided if outcome == 1.0),
+        ties=sum(one.weight for one, outcome in decided if outcome == 0.5),
+        losses=sum(one.weight for one, outcome in decided if outcome == 0.0),
         unjudged=dict(unjudged),
         cut=cut,
         per_prompt={
-            prompt: fmean(outcome for one, outcome in decided if one.prompt == prompt)
+            prompt: _mean([(one.weight, outcome) for one, outcome in decided if one.prompt == prompt])
             for prompt in dict.fromkeys(prompts)
         },
         judge=dict(judge),
+        best_of=best_of,
     )
+
+
+def _mean(weighted: Sequence[tuple[float, float]]) -> float:
+    return fmean([value for _, value in weighted], weights=[weight for weight, _ in weighted])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +161,7 @@ COLUMNS = [
     "second",
     "temperature",
     "strength",
+    "best_of",
     "win_rate",
     "low",
     "high",
@@ -170,7 +186,7 @@ def row_of(win: Win) -> list[Any]:
     rate, controlled, effect = win.win_rate, win.controlled.win_rate, win.controlled.effect
     alone = ["", "", ""] if controlled is None else [controlled.value, controlled.low, controlled.high]
     return [
-        *(win.first, win.second, win.temperature, win.strength),
+        *(win.first, win.second, win.temperature, win.strength, win.best_of),
         *(rate.value, rate.low, rate.high, rate.n, rate.clusters),
         *(*alone, "" if effect is None else effect.value, win.lengths[0].value, win.lengths[1].value),
         *(win.wins, win.ties, win.losses, sum(win.unjudged.values()), win.cut),

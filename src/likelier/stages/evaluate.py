@@ -118,4 +118,4 @@ def _evaluated(config: EvaluateConfig, given: Inputs, say: Say) -> Outcome:
         return winrate(config, given.prompts, *who, say=say)
     from likelier.stages.evaluate_temperature import temperature
 
-    return temperature(config, given.prompts, *who, say=say)
+    return temperature(config, given.prompts, *who, chooser=given.chooser, say=say)

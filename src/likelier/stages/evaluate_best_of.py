@@ -3,37 +3,25 @@
 Every N is read off the same draws, the largest N of them for each prompt: its reward is the mean over all subsets of N
 draws of the reward of the one kept (`stats/best_of.py`), which is unbiased, and closer than N fresh draws would be. Its
 KL to the model that was drawn from is not estimated but bounded, by `log N − (N−1)/N` (math.md, "Baselines"): reached
-where no two scores tie, and otherwise too large.
+where no two scores tie, and otherwise too large. In `evaluate temperature` the draws are the first run's at each
+temperature, and what is expected is whether the one kept is preferred; draws that no N ever keeps are not judged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from likelier.engines.rewards import Reward
 from likelier.engines.sampling import SampledPrompt
 from likelier.report.frontier import Point
+from likelier.stages.evaluate_players import Answers
 from likelier.stats.best_of import kept_weights
 from likelier.theory.best_of_n import kl_bound
 
 BEST_OF = "best-of-N"
-
-
-def scores_of(reward: Reward, sampled: Sequence[SampledPrompt], *, who: str) -> list[list[float]]:
-    """`[prompts][answers]`; a reward that is no number is named by its prompt.
-
-    Raises:
-        WorkError: a reward that fails, or gives no finite number.
-    """
-    found = []
-    for prompt in sampled:
-        texts = [answer.text for answer in prompt.completions]
-        places = [f"prompt {prompt.id!r}, answer {number} of {who}" for number in range(1, len(texts) + 1)]
-        found.append(reward([prompt.prompt] * len(texts), texts, places=places))
-    return found
 
 
 def best_of_points(
@@ -51,6 +39,19 @@ def best_of_points(
         scores, rewards: `[prompts][draws]`, the chooser's and the one that is measured.
     """
     return [_point(n, sampled, scores=scores, rewards=rewards) for n in sizes]
+
+
+def best_of_answers(n: int, drawn: Answers, scores: Sequence[Sequence[float]]) -> Answers:
+    """A player that keeps the best of `n` of the draws; where all draws are one, as at temperature 0, that one.
+
+    Args:
+        n: how many it chooses from.
+        drawn: every draw.
+        scores: `[prompts][draws]`, the chooser's.
+    """
+    kept = [kept_weights(own, min(n, len(own))) / len(own) for own in scores]
+    weights = [own.tolist() for own in kept]
+    return replace(drawn, who=f"best-of-{n} of {drawn.who}", best_of=n, weights=weights)
 
 
 def _point(

@@ -24,7 +24,8 @@ _SETTINGS_OF: dict[tuple[Kind, ...], tuple[str, ...]] = {
     ("frontier", "winrate", "temperature"): ("prompts", "reward", "n", "max_new_tokens", "seed"),
     ("preferences", "winrate", "temperature"): BY_JUDGE,
     ("winrate", "temperature"): ("baseline", "human_labels", "strength"),
-    ("frontier",): ("estimator", "best_of", "chooser", "dial", "strengths"),
+    ("frontier", "temperature"): ("best_of", "chooser"),
+    ("frontier",): ("estimator", "dial", "strengths"),
     ("winrate",): ("against", "sampling_temperature"),
     ("temperature",): ("temperatures",),
 }  # fmt: skip
@@ -73,10 +74,11 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
     )
     best_of: list[PositiveInt] = Field(
         [],
-        description="frontier: also best-of-N from the reference, for each N, as 1,2,4,8,16; needs --chooser",
+        description="also best-of-N for each N, as 1,2,4,8,16; frontier: from the reference; temperature: from the"
+        " first run named; needs --chooser",
     )
     chooser: str | None = Field(
-        None, description="frontier: of best-of-N: the reward that chooses, named as for --reward"
+        None, description="of best-of-N: the reward that chooses, named as for --reward"
     )
     dial: bool = Field(
         False, description="frontier: also each run's policy at other strengths, three ways, without training"
@@ -165,6 +167,10 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
                 )
         if not self.runs and not (self.what == "preferences" and self.judge_model is not None):
             raise ValueError("--runs is missing: name run folders or models")
+        if bool(self.best_of) != (self.chooser is not None):
+            raise ValueError(
+                "best-of-N needs both --best-of 1,2,4 and --chooser REWARD, which says whose answer is kept"
+            )
         if self.what == "preferences":
             self._check_judge()
             if not self.data:
@@ -175,10 +181,6 @@ class EvaluateConfig(JudgeConfig, RowsConfig):
                 raise ValueError(f"evaluate frontier needs {missing}")
             if "strengths" in self.model_fields_set and not self.dial:
                 raise ValueError("--strengths is for --dial; give both, or leave it out")
-            if bool(self.best_of) != (self.chooser is not None):
-                raise ValueError(
-                    "best-of-N needs both --best-of 1,2,4 and --chooser REWARD, which says whose answer is kept"
-                )
         else:
             self._check_contest()
         return self

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from likelier.data.reading import load_records
@@ -13,13 +12,14 @@ from likelier.data.records import Completion, Record
 from likelier.engines.judge_figures import figures_of
 from likelier.engines.judges import Judge
 from likelier.engines.judging import judge_cases, judge_notes, judge_of
-from likelier.engines.rewards import Reward, resolve_reward, reward_of
+from likelier.engines.rewards import Reward
 from likelier.engines.verdicts import Case, Judged, counted_reasons, labelled_cases, why_not
 from likelier.errors import DataError, WorkError
 from likelier.report.winrate import Compared, Win, win_of
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_output import Say
 from likelier.stages.evaluate_players import Answers
+from likelier.stages.evaluate_rewards import Given, check_reward, resolved
 
 SAME = "the same answer"
 
@@ -44,22 +44,20 @@ class Referee(Protocol):
 class ByReward:
     """The answer of the higher reward is better."""
 
-    def __init__(self, reward: str | Callable[..., Any], *, name: str) -> None:
+    def __init__(self, reward: Given, *, name: str) -> None:
         self._given = reward
         self._reward: Reward | None = None
         self._known: dict[tuple[int, str], float] = {}
         self.name = reward if isinstance(reward, str) else name
         self.how = f"by the reward {self.name}"
-        if isinstance(reward, str) and not ("/" in reward or Path(reward).is_dir()):
-            resolve_reward(reward)  # a misspelt one is found before anything is sampled
+        check_reward(reward)
 
     def outcomes(
         self, records: Sequence[Record], pairs: Sequence[tuple[int, str, str]]
     ) -> tuple[list[float | str], dict[str, Any]]:
         """By the sign of the difference; equal rewards are a tie."""
         if self._reward is None:
-            given = self._given
-            self._reward = resolve_reward(given) if isinstance(given, str) else reward_of(self.name, given)
+            self._reward = resolved(self._given, name=self.name)
         texts = {(prompt, text) for prompt, *both in pairs for text in both}
         asked_for = sorted(texts - self._known.keys())
         scores = self._reward(
@@ -152,36 +150,59 @@ def referee_of(
 def contest(records: Sequence[Record], first: Answers, second: Answers, referee: Referee) -> Win:
     """The first's answers against the second's: the i-th with the i-th, the shorter list again from its beginning.
 
+    Of best-of-N each answer that may be kept counts by its chance to be, among those of its prompt that have a verdict.
+
     Raises:
         WorkError: not one verdict could be had.
     """
-    pairs = [
-        (prompt, ours[index % len(ours)], theirs[index % len(theirs)])
-        for prompt, (ours, theirs) in enumerate(zip(first.texts, second.texts, strict=True))
-        for index in range(max(len(ours), len(theirs)))
-    ]
+    pairs, chances = _pairs(first, second)
     outcomes, figures = referee.outcomes(records, pairs)
     reasons = Counter(outcome for outcome in outcomes if isinstance(outcome, str))
     if len(reasons) and reasons.total() == len(pairs):
         told = ", ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
         raise WorkError(f"{referee.name} gave no verdict on any of {len(pairs)} pairs ({told})")
+    compared = [
+        Compared(
+            prompt=prompt,
+            outcome=None if isinstance(outcome, str) else outcome,
+            lengths=(len(ours), len(theirs)),
+            weight=chance,
+        )
+        for (prompt, ours, theirs), chance, outcome in zip(pairs, chances, outcomes, strict=True)
+    ]
     return win_of(
-        [
-            Compared(
-                prompt=prompt,
-                outcome=None if isinstance(outcome, str) else outcome,
-                lengths=(len(ours), len(theirs)),
-            )
-            for (prompt, ours, theirs), outcome in zip(pairs, outcomes, strict=True)
-        ],
+        compared if first.best_of is None else _each_prompt_once(compared),
         first=first.who,
         second=second.who,
         temperature=first.temperature,
         strength=first.strength,
+        best_of=first.best_of,
         unjudged=reasons,
-        cut=first.cut,
+        cut=first.num_cut,
         judge=figures,
     )
+
+
+def _pairs(first: Answers, second: Answers) -> tuple[list[tuple[int, str, str]], list[float]]:
+    """`(prompt, first's answer, second's)`, and what each counts; without those that are never kept."""
+    pairs, chances = [], []
+    for prompt, (ours, theirs) in enumerate(zip(first.texts, second.texts, strict=True)):
+        for index in range(max(len(ours), len(theirs))):
+            place = index % len(ours)
+            chance = 1 if first.weights is None else first.weights[prompt][place]
+            if chance > 0:
+                pairs.append((prompt, ours[place], theirs[index % len(theirs)]))
+                chances.append(chance)
+    return pairs, chances
+
+
+def _each_prompt_once(compared: Sequence[Compared]) -> list[Compared]:
+    """The weights of each prompt's verdicts sum to 1."""
+    totals: dict[int, float] = {}
+    for one in compared:
+        if one.outcome is not None:
+            totals[one.prompt] = totals.get(one.prompt, 0.0) + one.weight
+    return [replace(one, weight=one.weight / totals.get(one.prompt, 1.0)) for one in compared]
 
 
 def win_words(win: Win) -> str:
@@ -189,8 +210,11 @@ def win_words(win: Win) -> str:
     rate = win.win_rate
     text = (
         f"{win.first} against {win.second}: win rate {_percent(rate)} (95 %, {rate.n} comparisons on {rate.clusters}"
-        f" prompts, clustered by prompt; {win.wins} wins, {win.ties} ties that count half, {win.losses} losses"
+        f" prompts, clustered by prompt; {_count(win.wins)} wins, {_count(win.ties)} ties that count half,"
+        f" {_count(win.losses)} losses"
     )
+    if win.best_of is not None:
+        text += " expected of the answers kept, one to a prompt"
     if win.unjudged:
         text += f", {sum(win.unjudged.values())} without a verdict left out"
     controlled = win.controlled.win_rate
@@ -237,6 +261,10 @@ def _outcome(one: Judged) -> float | str:
 
 def _no_verdict(name: str, judged: Sequence[Judged]) -> str:
     return f"{name} gave no verdict on any of {len(judged)} pairs ({counted_reasons(judged)})"
+
+
+def _count(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:.1f}"
 
 
 def _percent(one: Any) -> str:

@@ -17,10 +17,10 @@ from likelier.engines.verdicts import labelled_cases
 from likelier.errors import UsageError
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_dial import sampled_at
-from likelier.stages.evaluate_frontier import answers_each, answers_of_reference, reference_of
+from likelier.stages.evaluate_frontier import answers_of_reference, reference_of
 from likelier.stages.evaluate_output import Say, check_folder
 from likelier.stages.evaluate_players import Player, answers_at, is_samples, players_of
-from likelier.stages.evaluate_prompts import asked, baseline_texts, read_prompts
+from likelier.stages.evaluate_prompts import answers_each, asked, baseline_texts, read_prompts
 from likelier.training.stored import StoredRun, stored_run
 
 
@@ -70,6 +70,8 @@ def _of_prompts(config: EvaluateConfig, say: Say) -> tuple[dict[str, Any], list[
         own, read, words = _reference(config, drawn, records)
         answers, tokens, told = answers + own, tokens + read, [*told, words]
     told.append(_referee(config))
+    if config.chooser is not None:
+        told.append(f"best-of-N: {_scored_by(config.chooser)}")
     found = {
         "prompts": len(records),
         "policies": policies,
@@ -97,7 +99,7 @@ class _Drawn:
 def _drawn(config: EvaluateConfig, player: Player, records: Sequence[Record]) -> _Drawn:
     run = stored_run(player.name)
     models = [_model(config, stored_run(name)) for name in player.read]
-    each = [len(records) * n for n in _answers_each(config, run)]
+    each = [len(records) * n for n in _answers_each(config, player, run)]
     read = models[0].reads(asked(records), max_new_tokens=config.max_new_tokens)
     own = [read + answers * config.max_new_tokens for answers in each]
     if config.what == "frontier":
@@ -113,14 +115,14 @@ def _drawn(config: EvaluateConfig, player: Player, records: Sequence[Record]) ->
     return _Drawn(run, len(each), sum(each), tokens * len(models), by_reference, told)
 
 
-def _answers_each(config: EvaluateConfig, run: StoredRun) -> list[int]:
+def _answers_each(config: EvaluateConfig, player: Player, run: StoredRun) -> list[int]:
     """To a prompt, each time that a run answers them."""
     if config.what == "frontier":
         dialled = 2 * len(sampled_at(config.strengths)) if config.dial else 0
         return [answers_each(config)] * (_policies(run) + dialled)
     if config.what == "temperature":
-        return [answers_at(config, temperature) for temperature in config.temperatures]
-    return [answers_at(config, config.sampling_temperature)]
+        return [answers_at(config, player, temperature) for temperature in config.temperatures]
+    return [answers_at(config, player, config.sampling_temperature)]
 
 
 def _policies(run: StoredRun) -> int:
@@ -137,8 +139,6 @@ def _reference(
     """What distances are measured from: its own answers, and the tokens that it reads of these and of all others."""
     reference = reference_of(config, [one.run for one in drawn])
     model = blueprint(reference, trust_remote_code=config.trust_remote_code)
-    if config.chooser is not None:
-        reward_blueprint(config.chooser)
     answers = len(records) * answers_of_reference(config)
     tokens = model.reads(asked(records), max_new_tokens=config.max_new_tokens)
     tokens += answers * config.max_new_tokens + sum(one.by_reference for one in drawn)
@@ -147,13 +147,17 @@ def _reference(
 
 def _referee(config: EvaluateConfig) -> str:
     if config.judge_model is None:
-        model = reward_blueprint(config.reward)
-        size = "" if model is None else f" ({model.parameters:,} parameters)"
-        return f"every answer is scored by {config.reward}{size}"
+        return _scored_by(str(config.reward))
     Rubric.read(config.rubric)
     if config.judge == "local":
         blueprint(config.judge_model)
     return f"every pair is two questions to {config.judge_model}"
+
+
+def _scored_by(reward: str) -> str:
+    model = reward_blueprint(reward)
+    size = "" if model is None else f" ({model.parameters:,} parameters)"
+    return f"every answer is scored by {reward}{size}"
 
 
 def _model(config: EvaluateConfig, run: StoredRun) -> Blueprint:

@@ -11,7 +11,7 @@ REWARD` adds best-of-N (`evaluate_best_of.py`), `--dial` other strengths (`evalu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,9 @@ import torch
 from likelier.data.records import Record
 from likelier.engines.drawing import Sampler
 from likelier.engines.kept_answers import Speaker, answers_of, distances_of, speaker_of
+from likelier.engines.prompts import Prompt
 from likelier.engines.reply_cache import ANSWERED, ReplyCache
-from likelier.engines.rewards import Reward, names_a_model, resolve_reward, reward_of
+from likelier.engines.rewards import Reward
 from likelier.engines.sampling import SampledPrompt
 from likelier.errors import UsageError
 from likelier.models.loading import load_model
@@ -36,11 +37,12 @@ from likelier.report.frontier import (
 )
 from likelier.scoring.precision import default_device
 from likelier.scoring.whole import chosen_precision
-from likelier.stages.evaluate_best_of import best_of_points, scores_of
+from likelier.stages.evaluate_best_of import best_of_points
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_dial import INTERPOLATED, MIXED, dialled, reweighted_points
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
-from likelier.stages.evaluate_prompts import asked, read_prompts
+from likelier.stages.evaluate_prompts import answers_each, asked, read_prompts
+from likelier.stages.evaluate_rewards import Given, check_reward, resolved, scores_of
 from likelier.training.stored import StoredRun, loaded_policies, stored_run
 
 REFERENCE = "reference"
@@ -53,8 +55,8 @@ ESTIMATORS = {
 def frontier(
     config: EvaluateConfig,
     prompts: Any,
-    reward: str | Callable[..., Any],
-    chooser: str | Callable[..., Any] | None = None,
+    reward: Given,
+    chooser: Given | None = None,
     *,
     say: Say,
 ) -> Outcome:
@@ -67,16 +69,13 @@ def frontier(
     """
     runs = [stored_run(name) for name in dict.fromkeys(config.runs)]
     reference = reference_of(config, runs)
-    for name in (reward, chooser):
-        if isinstance(name, str) and not names_a_model(name):
-            resolve_reward(
-                name
-            )  # a misspelt one is found before anything is sampled; a model would stay in memory
+    for one in (reward, chooser):
+        check_reward(one)
     records = read_prompts(config, prompts, say=say)
     with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
         measured = _measured(config, runs, reference, records, cache, say)
-    scores = [] if chooser is None else _scores(_resolved(chooser, config.chooser), measured[0])
-    scored = _resolved(reward, config.reward)
+    scores = [] if chooser is None else _scores(resolved(chooser, name=config.chooser), measured[0])
+    scored = resolved(reward, name=config.reward)
     points = [_point(one, runs, _scores(scored, one)) for one in measured]
     best_of = best_of_points(config.best_of, measured[0].sampled, scores=scores, rewards=points[0].rewards)
     from_one_set, left_out = _reweighted(config, measured, points)
@@ -127,15 +126,6 @@ class _Measured:
     def name(self) -> str:
         """For people."""
         return name_of(self.run, self.step, self.setting)
-
-
-def _resolved(reward: str | Callable[..., Any], name: str | None) -> Reward:
-    return resolve_reward(reward) if isinstance(reward, str) else reward_of(name or "", reward)
-
-
-def answers_each(config: EvaluateConfig) -> int:
-    """Of a policy to each prompt."""
-    return config.n or 4
 
 
 def answers_of_reference(config: EvaluateConfig) -> int:
@@ -261,7 +251,9 @@ def _reweighted(
 
 
 def _scores(reward: Reward, one: _Measured) -> list[list[float]]:
-    return scores_of(reward, one.sampled, who=one.name)
+    prompts = [Prompt(id=prompt.id, content=prompt.prompt) for prompt in one.sampled]
+    texts = [[answer.text for answer in prompt.completions] for prompt in one.sampled]
+    return scores_of(reward, prompts, texts, who=one.name)
 
 
 def _point(one: _Measured, runs: Sequence[StoredRun], rewards: list[list[float]]) -> Point:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from likelier.scoring.precision import default_device
 from likelier.scoring.whole import chosen_precision
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_output import Say
-from likelier.stages.evaluate_prompts import asked
+from likelier.stages.evaluate_prompts import answers_each, asked
 from likelier.training.stored import loaded_policies, mixed_with, stored_run
 
 
@@ -55,6 +55,17 @@ class Player:
         """
         own, other = [self.name] * (self.strength != 0.0), [self.reference] * (self.strength != 1.0)
         return own + [name for name in other if name is not None]
+
+
+def answers_drawn(config: EvaluateConfig, player: Player) -> int:
+    """To each prompt: best-of-N of every N is read off the answers of the first run named, over temperatures."""
+    first = config.what == "temperature" and player.name == config.runs[0]
+    return max([answers_each(config), *(config.best_of if first else [])])
+
+
+def answers_at(config: EvaluateConfig, player: Player, temperature: float) -> int:
+    """To each prompt: at temperature 0 the likeliest tokens are the same every time."""
+    return answers_drawn(config, player) if temperature else 1
 
 
 def players_of(config: EvaluateConfig) -> list[Player]:
@@ -98,12 +109,33 @@ class Answers:
     who: str
     texts: list[list[str]]
     """`[prompts][answers]`."""
+    cut: list[list[bool]]
+    """Whether the length limit cut each."""
     temperature: float | None = None
     """That they were sampled at here."""
     strength: float | None = None
     """That they were mixed at."""
-    cut: int = 0
-    """Those that the length limit cut."""
+    best_of: int | None = None
+    """N, where one answer of N is kept."""
+    weights: list[list[float]] | None = None
+    """`[prompts][answers]`: of best-of-N the chance that each is the one kept."""
+
+    @property
+    def num_cut(self) -> float:
+        """How many were cut; of best-of-N how many of the kept ones are expected to be."""
+        if self.weights is None:
+            return sum(map(sum, self.cut))
+        both = zip(self.weights, self.cut, strict=True)
+        return sum(weight * cut for own in both for weight, cut in zip(*own, strict=True))
+
+    def first(self, n: int) -> Answers:
+        """The first `n` answers to each prompt alone."""
+        return replace(self, texts=[own[:n] for own in self.texts], cut=[own[:n] for own in self.cut])
+
+
+def column_answers(column: str, texts: Sequence[str]) -> Answers:
+    """The texts of a column, one for each prompt."""
+    return Answers(who=f"column {column}", texts=[[text] for text in texts], cut=[[False]] * len(texts))
 
 
 def is_samples(name: str) -> bool:
@@ -130,7 +162,7 @@ def sampled_file(name: str, records: Sequence[Record]) -> Answers:
     return Answers(
         who=name,
         texts=[[answer_text(answer) for answer in record.completions] for record in own],
-        cut=sum(answer.finish == "length" for record in own for answer in record.completions),
+        cut=[[answer.finish == "length" for answer in record.completions] for record in own],
     )
 
 
@@ -152,7 +184,7 @@ def sampled_answers(
         sampled, known = answers_of(
             speaker,
             asked(records),
-            n=answers_at(config, temperature),
+            n=answers_at(config, player, temperature),
             max_new_tokens=config.max_new_tokens,
             sampler=Sampler(seed=config.seed, temperature=temperature),
             cache=cache,
@@ -165,13 +197,8 @@ def sampled_answers(
             texts=[[answer.text for answer in prompt.completions] for prompt in sampled],
             temperature=temperature,
             strength=player.strength,
-            cut=sum(answer.finish == "length" for prompt in sampled for answer in prompt.completions),
+            cut=[[answer.finish == "length" for answer in prompt.completions] for prompt in sampled],
         )
-
-
-def answers_at(config: EvaluateConfig, temperature: float) -> int:
-    """To each prompt: at temperature 0 the likeliest tokens are the same every time."""
-    return (config.n or 1) if temperature else 1
 
 
 def _speaker(config: EvaluateConfig, player: Player, say: Say) -> Speaker:

@@ -31,6 +31,11 @@ def read_prompts(config: EvaluateConfig, data: Any, *, say: Callable[[str], None
     )
 
 
+def answers_each(config: EvaluateConfig) -> int:
+    """Of everybody to each prompt, unless more are drawn to choose from."""
+    return config.n or (4 if config.what == "frontier" else 1)
+
+
 def asked(records: Sequence[Record]) -> list[Prompt]:
     """As they are sampled for."""
     return [Prompt(id=record.id, content=record.prompt) for record in records]

@@ -4,7 +4,8 @@
 
 Each model answers every prompt at each temperature by the same random numbers, and is compared with the text in a
 column of the prompts' file. How far each temperature falls short of the best one comes with an interval that knows that
-the best was chosen by the same data (`stats/best.py`).
+the best was chosen by the same data (`stats/best.py`). `--best-of 1,4,16 --chooser REWARD` adds players that keep the
+best of N answers of the first run named (`evaluate_best_of.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from likelier.data.records import Record
 from likelier.engines.reply_cache import ANSWERED, ReplyCache
 from likelier.errors import WorkError
 from likelier.models.sources import cache_folder
-from likelier.report.winrate import COLUMNS, Sweep, row_of, sweep_of, temperature_picture
+from likelier.report.winrate import COLUMNS, Sweep, Win, row_of, sweep_of, temperature_picture
+from likelier.stages.evaluate_best_of import best_of_answers
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_contest import (
     ByJudge,
@@ -28,12 +30,28 @@ from likelier.stages.evaluate_contest import (
     win_words,
 )
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
-from likelier.stages.evaluate_players import Answers, Player, players_of, sampled_answers, strength_words
-from likelier.stages.evaluate_prompts import baseline_texts, read_prompts
+from likelier.stages.evaluate_players import (
+    Answers,
+    Player,
+    answers_drawn,
+    column_answers,
+    players_of,
+    sampled_answers,
+    strength_words,
+)
+from likelier.stages.evaluate_prompts import answers_each, asked, baseline_texts, read_prompts
+from likelier.stages.evaluate_rewards import Given, check_reward, resolved, scores_of
 
 
 def temperature(
-    config: EvaluateConfig, prompts: Any, reward: Any, judge_model: Any, tokenizer: Any, *, say: Say
+    config: EvaluateConfig,
+    prompts: Any,
+    reward: Any,
+    judge_model: Any,
+    tokenizer: Any,
+    *,
+    chooser: Given | None = None,
+    say: Say,
 ) -> Outcome:
     """Compares answers at each temperature with the baseline, and writes the files.
 
@@ -44,28 +62,27 @@ def temperature(
     """
     players = list(dict.fromkeys(players_of(config)))
     referee = referee_of(config, reward, judge_model, tokenizer, say=say)
+    check_reward(chooser)
     records = read_prompts(config, prompts, say=say)
     assert config.baseline is not None  # validated
     texts = baseline_texts(prompts, config.baseline, records)
-    baseline = Answers(who=f"column {config.baseline}", texts=[[text] for text in texts])
+    baseline = column_answers(config.baseline, texts)
     try:
         with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
-            answers = {
-                player: list(sampled_answers(config, player, records, config.temperatures, cache, say))
-                for player in players
-            }
-        sweeps = [
-            _sweep(player.who, [contest(records, one, baseline, referee) for one in own])
-            for player, own in answers.items()
-        ]
+            drawn = {player: _drawn(config, player, records, cache, say) for player in players}
+        scores = _scores(config, chooser, records, drawn[players[0]])
+        sides = [[one.first(answers_each(config)) for one in own] for own in drawn.values()]
+        for n in config.best_of:
+            sides.append([best_of_answers(n, *both) for both in zip(drawn[players[0]], scores, strict=True)])
+        sweeps = [_sweep([contest(records, one, baseline, referee) for one in own]) for own in sides]
         agreement = None
         if isinstance(referee, ByJudge) and config.human_labels is not None:
             agreement = referee.agreement(config.human_labels)
     finally:
         referee.close()
-    words = [
-        line for sweep in sweeps for line in _words(config, sweep, referee.how + strength_words(players))
-    ]
+    how = referee.how + strength_words(players)
+    words = [line for sweep in sweeps for line in _words(config, sweep, how)]
+    words += [_best_of_words(config, players[0])] if config.best_of else []
     words += [agreement_words(agreement)] if agreement else []
     outcome = Outcome(
         found=sweeps,
@@ -76,6 +93,8 @@ def temperature(
             "seed": config.seed,
             "strength": config.strength,
             "references": {one.name: one.reference for one in players if one.reference is not None},
+            "chooser": config.chooser,
+            "answers_of_the_first": answers_drawn(config, players[0]),
             "words": words,
         },
         words=words,
@@ -86,19 +105,41 @@ def temperature(
             for win, drop in zip(sweep.wins, sweep.drops, strict=True)
         ],
         picture=lambda form: temperature_picture(sweeps, form=form),
-        answers=_rows(records, answers),
+        answers=_rows(records, drawn, scores),
         failures=sum(failures_in(win.judge) for sweep in sweeps for win in sweep.wins),
     )
     write_outcome(config, outcome, inputs=[config.prompts or ""])
     return outcome
 
 
-def _sweep(name: str, wins: Sequence[Any]) -> Sweep:
+def _drawn(
+    config: EvaluateConfig, player: Player, records: Sequence[Record], cache: ReplyCache, say: Say
+) -> list[Answers]:
+    """At each temperature."""
+    return list(sampled_answers(config, player, records, config.temperatures, cache, say))
+
+
+def _scores(
+    config: EvaluateConfig, chooser: Given | None, records: Sequence[Record], drawn: Sequence[Answers]
+) -> list[list[list[float]]]:
+    """`[temperatures][prompts][draws]`, the chooser's, which is let go of; nothing without one."""
+    if chooser is None:
+        return []
+    reward = resolved(chooser, name=config.chooser)
+    return [scores_of(reward, asked(records), one.texts, who=_told(one)) for one in drawn]
+
+
+def _told(one: Answers) -> str:
+    return f"{one.who} at temperature {one.temperature:g}"
+
+
+def _sweep(wins: Sequence[Win]) -> Sweep:
     try:
-        return sweep_of(name, wins)
+        return sweep_of(wins[0].first, wins)
     except ValueError:
         raise WorkError(
-            f"{name}: no prompt has a verdict at every temperature; give fewer --temperatures, or another judge"
+            f"{wins[0].first}: no prompt has a verdict at every temperature; give fewer --temperatures, or another"
+            " judge"
         ) from None
 
 
@@ -119,22 +160,30 @@ def _words(config: EvaluateConfig, sweep: Sweep, how: str) -> list[str]:
     return lines + [f"  {line}" for line in judge_words(best.judge)]
 
 
-def _rows(records: Sequence[Record], answers: dict[Player, list[Answers]]) -> list[dict[str, Any]]:
-    """Every answer, as `likelier sample` writes them."""
-    return [
-        {
-            "id": record.id,
-            "prompt": record.prompt,
-            "completions": [{"text": text} for text in one.texts[number]],
-            "model": player.name,
-            "sampling": {"temperature": one.temperature}
-            | (
-                {}
-                if player.strength is None
-                else {"strength": player.strength, "reference": player.reference}
-            ),
-        }
-        for player, own in answers.items()
-        for one in own
-        for number, record in enumerate(records)
-    ]
+def _best_of_words(config: EvaluateConfig, first: Player) -> str:
+    sizes, draws = ", ".join(map(str, config.best_of)), answers_drawn(config, first)
+    return (
+        f"best-of-N for N = {sizes}: of the same {draws} answers of {first.who} to each prompt at each temperature,"
+        f" chosen by {config.chooser}; the mean over all subsets of N of them; at temperature 0 all are"
+        " one, and so its own"
+    )
+
+
+def _rows(
+    records: Sequence[Record], drawn: dict[Player, list[Answers]], scores: Sequence[Sequence[Sequence[float]]]
+) -> list[dict[str, Any]]:
+    """Every answer, as `likelier sample` writes them; those that were chosen from with the chooser's score."""
+    rows = []
+    for place, (player, own) in enumerate(drawn.items()):
+        for index, one in enumerate(own):
+            sampling: dict[str, Any] = {"temperature": one.temperature}
+            if player.strength is not None:
+                sampling |= {"strength": player.strength, "reference": player.reference}
+            for number, record in enumerate(records):
+                completions: list[dict[str, Any]] = [{"text": text} for text in one.texts[number]]
+                if scores and place == 0:
+                    given = zip(completions, scores[index][number], strict=True)
+                    completions = [answer | {"chooser": score} for answer, score in given]
+                asked_for = {"id": record.id, "prompt": record.prompt, "completions": completions}
+                rows.append(asked_for | {"model": player.name, "sampling": sampling})
+    return rows

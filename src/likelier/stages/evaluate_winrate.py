@@ -32,6 +32,7 @@ from likelier.stages.evaluate_output import Outcome, Say, write_outcome
 from likelier.stages.evaluate_players import (
     Answers,
     Player,
+    column_answers,
     is_samples,
     players_of,
     sampled_answers,
@@ -107,7 +108,7 @@ def _answers(
     """Those that are judged, and those that they are judged against; one model in memory at a time."""
     if config.baseline is not None:
         texts = baseline_texts(data, config.baseline, records)
-        second = Answers(who=f"column {config.baseline}", texts=[[text] for text in texts])
+        second = column_answers(config.baseline, texts)
     with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
         found = []
         for player in players:

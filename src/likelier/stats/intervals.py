@@ -183,21 +183,27 @@ def ratio_interval(
 
 
 def accuracy_interval(
-    margins: Values, *, clusters: Sequence[Hashable] | None = None, level: float = 0.95
+    margins: Values,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    weights: Values | None = None,
+    level: float = 0.95,
 ) -> Estimate:
     """The share of positive margins, an exact 0 counting one half, with Wilson's interval.
 
     With clusters or ties, Wilson's formula takes the number of independent rows without ties that would give the
     variance found (of the clusters, but never less than that of rows which are independent; where all rows are alike,
-    the number of clusters) and Student's t for z: an accuracy of 1 is never certain.
+    the number of clusters) and Student's t for z: an accuracy of 1 is never certain. Weighted rows are as many
+    independent ones as Kish says, `(Σ w)² / Σ w²`.
 
     Args:
         margins: `[n]`, chosen less rejected; only the sign counts.
         clusters: `[n]`, what rows share, such as a prompt's id.
+        weights: `[n]`, how much each row counts against the others, above 0; all alike unless given.
         level: the coverage.
 
     Raises:
-        ValueError: as `mean_interval`.
+        ValueError: as `mean_interval`; weights that are not above 0, or not one a row.
 
     >>> print(accuracy_interval([0.3, 0.0, -0.1, 2.0]))
     0.625 [0.1178, 0.9541] (95 %, n = 4)
@@ -205,12 +211,14 @@ def accuracy_interval(
     1 [0.1395, 1] (95 %, n = 4 in 3 clusters)
     """
     outcomes = 0.5 * (1.0 + np.sign(_checked(margins)))
-    if clusters is None and not (outcomes == 0.5).any():
+    if clusters is None and weights is None and not (outcomes == 0.5).any():
         return wilson(float(outcomes.sum()), outcomes.size, level=level)
-    share, variance, count = _clustered_mean(outcomes, clusters)
+    counted = checked_weights(weights, outcomes.size)
+    share, variance, count = _clustered_mean(outcomes, clusters, counted)
     if count == 1:
         return Estimate(value=share, n=outcomes.size, clusters=count, level=level)
-    floor = float(outcomes.var()) / outcomes.size
+    spread = float((counted * np.square(outcomes - share)).sum() / counted.sum())
+    floor = spread / kish_size(counted)
     independent = count if floor == 0.0 else share * (1.0 - share) / max(variance, floor)
     low, high = _score_interval(share, independent, t_quantile(level, count - 1))
     return Estimate(value=share, low=low, high=high, n=outcomes.size, clusters=count, level=level)
@@ -226,14 +234,41 @@ def _score_interval(share: float, n: float, quantile: float) -> tuple[float, flo
     return low, high
 
 
-def _clustered_mean(rows: Floats, clusters: Sequence[Hashable] | None) -> tuple[float, float, int]:
+def _clustered_mean(
+    rows: Floats, clusters: Sequence[Hashable] | None, weights: Floats | None = None
+) -> tuple[float, float, int]:
     """Mean, squared standard error (0 for one cluster, and not to be used), number of clusters."""
-    mean = float(rows.mean())
-    sums = cluster_sums(rows - mean, clusters)
+    counted = np.ones(rows.size) if weights is None else weights
+    total = float(counted.sum())
+    mean = float((counted * rows).sum() / total)
+    sums = cluster_sums(counted * (rows - mean), clusters)
     count = len(sums)
     if count == 1:
         return mean, 0.0, 1
-    return mean, float(count / (count - 1) * np.square(sums).sum() / rows.size**2), count
+    return mean, float(count / (count - 1) * np.square(sums).sum() / total**2), count
+
+
+def kish_size(weights: Floats) -> float:
+    """As how many rows of equal weight these count, `(Σ w)² / Σ w²`.
+
+    >>> float(kish_size(np.array([1.0, 1.0, 2.0]))).__round__(4)
+    2.6667
+    """
+    return float(np.square(weights.sum()) / np.square(weights).sum())
+
+
+def checked_weights(weights: Values | None, count: int) -> Floats:
+    """One a row, ones unless given.
+
+    Raises:
+        ValueError: of another number, not finite, or not above 0.
+    """
+    found = np.ones(count) if weights is None else _checked(weights)
+    if found.size != count or found.min() <= 0.0:
+        raise ValueError(
+            f"{count} rows need as many weights above 0, not {found.size} from {found.min():g} on"
+        )
+    return found
 
 
 def cluster_sums(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
