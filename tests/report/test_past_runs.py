@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from likelier.report.past_evaluations import evaluations_in, evaluations_near
+from likelier.config import read_yaml
+from likelier.report.past_evaluations import evaluations_in, evaluations_near, in_short
 from likelier.report.past_runs import is_run, read_run, short_names
 from likelier.report.run_curves import curve_of, panels
 from likelier.report.run_samples import side_by_side
-from likelier.report.run_tables import compare_settings, data_table, results_table
+from likelier.report.run_tables import Cell, compare_settings, data_table, results_table
 from likelier.report.run_warnings import warnings_of
 from likelier.stats import Estimate
 from tests.report.run_folders import evaluation, step, write_run, write_winrate
@@ -166,6 +169,36 @@ def test_settings_that_differ_are_marked_against_what_most_have(tmp_path: Path) 
     assert not any(name in ("out", "resume") for name, _ in found.shared)
 
 
+def test_what_a_stage_does_not_have_is_no_difference(tmp_path: Path) -> None:
+    """Of three kinds of run: what only some have is odd among those alone, and elsewhere beside the point."""
+    own: dict[str, dict[str, Any]] = {
+        "a": {"beta": 0.1, "stage": "dpo"},
+        "b": {"beta": 0.5, "stage": "dpo"},
+        "c": {"beta": 0.1, "stage": "dpo"},
+        "d": {"on": "chosen", "stage": "sft"},
+    }
+    runs = []
+    for name, settings in own.items():
+        stage = settings.pop("stage")
+        folder = write_run(tmp_path / name, settings=settings, manifest={"stage": stage})
+        kept = read_yaml(folder / "config.yaml")
+        if stage == "sft":
+            del kept["beta"], kept["loss"], kept["reference"]
+        (folder / "config.yaml").write_text(yaml.safe_dump(kept))
+        runs.append(read_run(folder, name=name))
+    found = compare_settings(runs)
+    assert dict(found.rows)["beta"] == [
+        Cell("0.1", False), Cell("0.5", True), Cell("0.1", False), Cell("—", False),
+    ]  # fmt: skip
+    assert {*dict(found.rows)} == {"stage", "beta"}
+    assert {*found.only_some} == {
+        ("loss", "sigmoid", "dpo"),
+        ("reference", "none", "dpo"),
+        ("on", "chosen", "sft"),
+    }
+    assert not {"loss", "on"} & {name for name, _ in found.shared}
+
+
 def test_where_nothing_is_usual_nothing_is_odd(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / str(n), settings={"seed": n}), name=str(n)) for n in range(3)]
     assert [[cell.odd for cell in cells] for _, cells in compare_settings(runs).rows] == [[False] * 3]
@@ -223,6 +256,40 @@ def test_what_makes_runs_hard_to_compare_is_said(tmp_path: Path) -> None:
     assert "versions" not in said
 
 
+def test_one_run_under_several_settings_is_said(tmp_path: Path) -> None:
+    """As where a controller never came near its targets; runs of the same settings, or of other steps, are none."""
+
+    def steps(shift: float, rate: float) -> list[dict[str, Any]]:
+        return [step(n, loss=0.5 + shift, tokens_per_second=rate) for n in (1, 2)]
+
+    made = {"a": (3, 0.0), "b": (6, 0.0), "c": (6, 0.1), "d": (6, 0.0)}
+    runs = [
+        read_run(
+            write_run(tmp_path / name, settings={"target_kl": target}, metrics=steps(shift, 10.0 * number)),
+            name=name,
+        )
+        for number, (name, (target, shift)) in enumerate(made.items(), 1)
+    ]
+    (told,) = (one for one in warnings_of(runs) if "same steps" in one.text)
+    assert told.runs == ("a", "b", "d")
+    assert "target_kl made no difference" in told.text
+    assert not [one for one in warnings_of([runs[1], runs[3]]) if "same steps" in one.text]
+
+
+def test_prompts_are_no_other_rows_than_preferences(tmp_path: Path) -> None:
+    other = {"stage": "ppo", "inputs": {"train": "cc" * 32}}
+    runs = [
+        read_run(write_run(tmp_path / "a"), name="a"),
+        read_run(write_run(tmp_path / "b", manifest=other), name="b"),
+    ]
+    assert "rows" not in " ".join(warning.text for warning in warnings_of(runs))
+    another = {**other, "inputs": {"train": "dd" * 32}}
+    runs.append(read_run(write_run(tmp_path / "c", manifest=another), name="c"))
+    assert [one.text for one in warnings_of(runs) if "different" in one.text] == [
+        "these runs answered different prompts: b | c"
+    ]
+
+
 def test_a_reward_models_new_head_is_no_other_start(tmp_path: Path) -> None:
     reward = write_run(tmp_path / "b", manifest={"stage": "reward", "start": "22" * 32})
     runs = [read_run(write_run(tmp_path / "a"), name="a"), read_run(reward, name="b")]
@@ -260,6 +327,18 @@ def test_evaluations_in_a_run_and_beside_it_are_found(tmp_path: Path) -> None:
     beside = write_winrate(tmp_path / "compared", runs=["runs/a", "runs/b"])
     write_winrate(tmp_path / "others", runs=["runs/c"])
     assert [*evaluations_near([run])] == [inside, beside]
+
+
+def test_runs_bear_their_short_names_in_an_evaluation_too(tmp_path: Path) -> None:
+    """Whole names alone: `x/ab` is not what `x/a` begins."""
+    runs = [read_run(write_run(tmp_path / "x" / name), name=f"short {name}") for name in ("a", "ab")]
+    write_winrate(tmp_path / "won", runs=["x/a", "x/ab"], who="x/a")
+    told = json.loads((tmp_path / "won" / "winrate.json").read_text())
+    told["comparisons"] += [{**told["comparisons"][0], "first": "x/ab, mixed", "second": "x/abc"}]
+    (tmp_path / "won" / "winrate.json").write_text(json.dumps(told))
+    (found,) = evaluations_in(tmp_path / "won", [])
+    assert [row[0] for row in in_short(found, runs)] == ["short a against b", "short ab, mixed against x/abc"]
+    assert [row[1:] for row in in_short(found, runs)] == [list(row[1:]) for row in found.rows]
 
 
 def test_an_evaluations_figures(tmp_path: Path) -> None:

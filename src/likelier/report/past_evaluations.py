@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,23 @@ def evaluations_near(runs: Sequence[PastRun]) -> Iterator[Path]:
             if folder not in seen and holds_evaluation(folder) and names & _named(folder):
                 seen.add(folder)
                 yield folder
+
+
+def in_short(one: PastEvaluation, runs: Sequence[PastRun]) -> list[list[Estimate | float | str | None]]:
+    """Its rows, in which runs bear the names that they have on the page rather than those they were evaluated under."""
+    config = one.manifest.get("config")
+    given = config.get("runs") if isinstance(config, Mapping) else None
+    names = {run.folder.resolve().name: run.name for run in runs}
+    known = {str(name): names[last] for name in given or () if (last := Path(str(name)).name) in names}
+    if not known:
+        return [list(row) for row in one.rows]
+    longest_first = sorted(known, key=len, reverse=True)
+    # A whole name, not the beginning of another.
+    found = re.compile(rf"(?:{'|'.join(map(re.escape, longest_first))})(?=$|, | against )")
+    return [
+        [found.sub(lambda hit: known[hit.group()], cell) if isinstance(cell, str) else cell for cell in row]
+        for row in one.rows
+    ]
 
 
 def _folders(parent: Path) -> list[Path]:

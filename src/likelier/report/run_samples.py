@@ -166,6 +166,8 @@ def _of_evaluation(one: PastEvaluation, runs: Sequence[PastRun], faults: list[st
 def _place(row: Mapping[str, Any], one: PastEvaluation) -> str:
     if row.get("step") is not None:
         return f"step {row['step']}"
+    if row.get("setting"):
+        return f"{one.kind}, {row['setting']}"
     temperature = finite((row.get("sampling") or {}).get("temperature"))
     return one.kind if temperature is None else f"{one.kind}, temperature {temperature:g}"
 

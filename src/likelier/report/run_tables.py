@@ -34,29 +34,40 @@ class Settings:
     by_run: bool
     """Whether a row is a run rather than a setting."""
     shared: Sequence[tuple[str, str]]
+    only_some: Sequence[tuple[str, str, str]]
+    """Settings that not every stage has, alike wherever they are: name, value, stages."""
 
 
 def compare_settings(runs: Sequence[PastRun]) -> Settings:
     """The settings of `runs`, the odd ones marked; one run's are all shared.
 
-    A setting that only some stages have differs where they do not have it.
+    What a stage does not have is no difference: `—`, and never odd.
     """
     told = [run for run in runs if run.settings]
     names = list(dict.fromkeys(name for run in told for name in run.settings if name not in _STARTED))
     values = {name: [_shown(run.settings.get(name, _NONE)) for run in told] for name in names}
     stages = [run.stage for run in told]
     values = {"stage": stages, **values} if told else {}
-    differ = {name: _marked(own) for name, own in values.items() if len(set(own)) > 1}
-    shared = [(name, own[0]) for name, own in values.items() if name not in differ]
+    differ = {name: _marked(own) for name, own in values.items() if len({*own} - {_ABSENT}) > 1}
+    alike = {name: own for name, own in values.items() if name not in differ}
+    shared = [(name, own[0]) for name, own in alike.items() if _ABSENT not in own]
+    only_some = [(name, *_where(own, stages)) for name, own in alike.items() if _ABSENT in own]
     header, rows = ["setting", *(run.name for run in told)], list(differ.items())
     by_run = len(told) > _ABREAST
     if by_run:
         header = ["run", *differ]
         rows = [(run.name, [cells[place] for cells in differ.values()]) for place, run in enumerate(told)]
-    return Settings(header=header, rows=rows, by_run=by_run, shared=shared)
+    return Settings(header=header, rows=rows, by_run=by_run, shared=shared, only_some=only_some)
 
 
 _NONE = object()
+_ABSENT = "—"
+
+
+def _where(texts: Sequence[str], stages: Sequence[str]) -> tuple[str, str]:
+    """The value of a setting that some do not have, and the stages of those that have it."""
+    having = [(text, stage) for text, stage in zip(texts, stages, strict=True) if text != _ABSENT]
+    return having[0][0], ", ".join(dict.fromkeys(stage for _, stage in having))
 
 
 def _shown(value: Any) -> str:
@@ -65,7 +76,7 @@ def _shown(value: Any) -> str:
     ('1e-06', 'a, b', 'none', 'true')
     """
     if value is _NONE:
-        return "—"
+        return _ABSENT
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):
@@ -77,9 +88,10 @@ def _shown(value: Any) -> str:
 
 def _marked(texts: Sequence[str]) -> list[Cell]:
     """Those that are not what more than half have; of two, the second. Where nothing is usual, nothing is odd."""
-    usual, count = Counter(texts).most_common(1)[0]
-    is_usual = 2 * count > len(texts) or len(texts) == 2
-    return [Cell(text, is_usual and text != usual) for text in texts]
+    known = [text for text in texts if text != _ABSENT]
+    usual, count = Counter(known).most_common(1)[0]
+    is_usual = 2 * count > len(known) or len(known) == 2
+    return [Cell(text, is_usual and text not in (usual, _ABSENT)) for text in texts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +164,9 @@ def _count(run: PastRun, use: str) -> str:
         seen = finite(last.get(f"{unit}_seen"))
         if seen is not None:
             epochs = finite(last.get("epoch"))
-            return f"{seen:,.0f} {unit} seen" + ("" if epochs is None else f" in {epochs:.3g} epochs")
+            return f"{seen:,.0f} {unit} seen" + (
+                "" if epochs is None else f" in {epochs:.3g} epoch{'' if epochs == 1 else 's'}"
+            )
     return "—"
 
 
@@ -163,8 +177,8 @@ def notes_of(run: PastRun) -> list[str]:
 
 
 def is_count(note: str) -> bool:
-    """Whether a note counts rows rather than warns."""
-    return note.startswith(("left out as unusable: ", "noticed: "))
+    """Whether a note tells of the rows rather than warns."""
+    return note.startswith(("left out as unusable: ", "noticed: ", "centred: "))
 
 
 FIGURES = {

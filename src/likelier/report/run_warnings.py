@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 from likelier.report.past_runs import PastRun, finite
-from likelier.report.run_tables import is_count, notes_of
+from likelier.report.run_tables import compare_settings, is_count, notes_of
+from likelier.training.config import UPDATE_FREE
 from likelier.training.signs import Signs
 
 
@@ -81,11 +82,17 @@ def _said(run: PastRun) -> list[str]:
 def _between(runs: Sequence[PastRun]) -> list[Warned]:
     """What makes two runs hard to compare."""
     return [
-        *_unlike(runs, lambda run: run.inputs.get("train"), "were trained on different rows"),
-        *_unlike(
-            runs,
-            lambda run: run.inputs.get("eval"),
-            "were evaluated on different held-out rows: their held-out figures are of different questions",
+        *_same_steps(runs),
+        *_unlike(_on_rows(runs), lambda run: run.inputs.get("train"), "were trained on different rows"),
+        *_unlike(_on_prompts(runs), lambda run: run.inputs.get("train"), "answered different prompts"),
+        *(
+            warned
+            for alike in (_on_rows(runs), _on_prompts(runs))
+            for warned in _unlike(
+                alike,
+                lambda run: run.inputs.get("eval"),
+                "were evaluated on different held-out rows: their held-out figures are of different questions",
+            )
         ),
         *_unlike(
             runs,
@@ -115,6 +122,49 @@ def _between(runs: Sequence[PastRun]) -> list[Warned]:
         ),
         *_unlike(runs, _versions, "were made with different versions of packages"),
     ]
+
+
+def _on_rows(runs: Sequence[PastRun]) -> list[PastRun]:
+    """Those that train on answers that were there before."""
+    return [run for run in runs if run.stage != "ppo"]
+
+
+def _on_prompts(runs: Sequence[PastRun]) -> list[PastRun]:
+    """Those that answer prompts themselves: their rows are no others' rows."""
+    return [run for run in runs if run.stage == "ppo"]
+
+
+def _same_steps(runs: Sequence[PastRun]) -> list[Warned]:
+    """Runs of other settings whose every step is the same, number for number: a comparison of a run with itself."""
+    groups: defaultdict[str, list[PastRun]] = defaultdict(list)
+    for run in runs:
+        if run.steps:
+            steps = [{k: v for k, v in line.items() if not _of_time(k)} for line in run.steps]
+            groups[run.stage + json.dumps(steps, sort_keys=True)].append(run)
+    found = []
+    for same in groups.values():
+        apart = _apart(same)
+        if len(same) > 1 and apart:
+            names = tuple(run.name for run in same)
+            found.append(
+                Warned(
+                    names,
+                    f"these runs made the same steps, number for number: {', '.join(apart)} made no difference,"
+                    " and they are one run for any comparison",
+                )
+            )
+    return found
+
+
+def _of_time(name: str) -> bool:
+    return name.endswith("_per_second") or name in ("mfu", "seconds_left")
+
+
+def _apart(runs: Sequence[PastRun]) -> list[str]:
+    """The settings that differ and should have changed the steps."""
+    rows = compare_settings(runs)
+    differ = [name for name, _ in rows.rows] if not rows.by_run else list(rows.header[1:])
+    return [name for name in differ if name not in UPDATE_FREE]
 
 
 def _unlike(runs: Sequence[PastRun], what: Callable[[PastRun], str | None], text: str) -> list[Warned]:

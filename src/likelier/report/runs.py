@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from likelier.report.page import environment, number, plural
-from likelier.report.past_evaluations import PastEvaluation
+from likelier.report.past_evaluations import PastEvaluation, in_short
 from likelier.report.past_runs import STAGES, PastRun
 from likelier.report.run_curves import Look, look, panels
 from likelier.report.run_samples import Samples
@@ -88,6 +88,7 @@ def render_runs(page: RunsPage) -> str:
         panels=panels(page.runs),
         data=data_table(page.runs),
         commands=[(run, command_of(run), anew(run)) for run in page.runs],
+        rows_of=lambda one: in_short(one, page.runs),
         evaluation_command=lambda one: spoken(one.manifest.get("command")),
         script=Markup(_script()),
     )
@@ -131,11 +132,17 @@ def command_of(run: PastRun) -> str | None:
 def spoken(words: Any) -> str | None:
     """A process's words as one would type them; None where Python called the stage.
 
+    >>> spoken(["-c", "dpo", "--beta", "1"]), spoken(["-c", "print()"])
+    ('likelier dpo --beta 1', None)
     >>> spoken([".venv/bin/likelier", "dpo", "--out", "a b"]), spoken(["train.py"])
     ("likelier dpo --out 'a b'", None)
     """
     if not isinstance(words, list) or not words:
         return None
+    if (
+        words[0] == "-c" and words[1:] and words[1] in (*STAGES, "evaluate")
+    ):  # a script's own `python -c` of our `main`
+        return shlex.join(["likelier", *map(str, words[1:])])
     own = Path(str(words[0])).name
     inside = Path(str(words[0])).parent.name
     if own.removesuffix(".exe") != "likelier" and not (
