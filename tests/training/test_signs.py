@@ -253,3 +253,44 @@ def test_change_is_certain_as_rarely_as_it_should_be() -> None:
         values = [draw.gauss(0, 1) for _ in range(60)]
         found = [change(values[:length]) for length in range(60)]
         assert not any(each.certain for each in found if each is not None)
+
+
+def rollouts(count: int, *, kl: Callable[[int], float], gain: float, price: float) -> list[Line]:
+    """Of PPO held to 6 nats: beta falls by `gain` a step, a nat costs `price` deviations of the rewards."""
+    return [
+        {
+            "step": step,
+            "kl": kl(step),
+            "kl/target": 6.0,
+            "beta": 0.05 * (1 - gain) ** step,
+            "beta/deviations": price,
+            "reward/mean": 0.1,
+        }
+        for step in range(1, count + 1)
+    ]
+
+
+def test_a_reference_that_is_too_dear_to_leave() -> None:
+    """As it was with a reward model whose rewards deviate by 0.045 and a beta of 0.05."""
+    (told,) = said(rollouts(8, kl=lambda _: 0.3, gain=0.02, price=1.1))
+    assert told.startswith("a nat of KL costs 1.1 standard deviations of the rewards")
+    assert "--normalize-rewards" in told
+    assert said(rollouts(7, kl=lambda _: 0.3, gain=0.02, price=1.1)) == []
+    assert said(rollouts(12, kl=lambda _: 0.3, gain=0.02, price=0.9)) == []
+
+
+def test_a_target_that_the_controller_does_not_reach() -> None:
+    (told,) = said(rollouts(40, kl=lambda _: 0.4, gain=0.02, price=0.1))
+    assert told.startswith(
+        "--target-kl 6 is far: 0.4 nats after 16 steps in which beta fell from 0.049 to 0.0362;"
+    )
+    assert "--kl-gain" in told
+    # One that it comes near, one that it has passed and fallen below, and one without a target.
+    assert said(rollouts(40, kl=lambda step: 0.2 * step, gain=0.02, price=0.1)) == []
+    turned = rollouts(40, kl=lambda _: 0.4, gain=0.02, price=0.1)
+    turned[3]["beta"] = 0.06
+    assert said(turned) == []
+    assert (
+        said([{**line, "kl/target": None} for line in rollouts(40, kl=lambda _: 0.4, gain=0.02, price=0.1)])
+        == []
+    )

@@ -42,6 +42,15 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True)
+class Sign:
+    """Something to say. A higher `level` of the same `kind` is a materially worse case of it."""
+
+    kind: str
+    level: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """How far a curve's last window lies from its start."""
 

@@ -144,7 +144,9 @@ class PolicyGradient:
         config = self.config
         rollout = self._drawn(policy, [self.prompts[tree.id] for tree in trees], position.step)
         carried = Carried.of(position.carried, config).seen(rollout.rewards, config)
-        figures = PpoFigures.of(rollout, carried.beta)
+        figures = PpoFigures.of(
+            rollout, carried.beta, normalized=config.normalize_rewards, target=config.target_kl
+        )
         found = credit(rollout, config, carried)
         figures.explained_variance = found.explained_variance
         position.carried = carried.after(rollout, config).kept()

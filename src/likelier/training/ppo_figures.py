@@ -32,9 +32,13 @@ class PpoFigures:
     tokens: int = 0
 
     @classmethod
-    def of(cls, rollout: Rollout, beta: float) -> PpoFigures:
-        """Before the first update."""
+    def of(cls, rollout: Rollout, beta: float, *, normalized: bool, target: float | None) -> PpoFigures:
+        """Before the first update; `beta/deviations` is what a nat costs in standard deviations of the rewards."""
         figures = {**rollout_figures(rollout, beta), "beta": beta}
+        spread = 1.0 if normalized else figures["reward/std"]
+        figures["beta/deviations"] = beta / spread if spread else None
+        if target is not None:
+            figures["kl/target"] = target
         return cls(figures, float(rollout.log_ratios.abs().max()))
 
     def note(self, losses: TokenLosses, denominator: float) -> None:

@@ -8,12 +8,12 @@ materially worse.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import log
 from statistics import fmean, median
 from typing import Any
 
-from likelier.training.curves import LEAST_WINDOW, Curves, change, twice
+from likelier.training.curves import LEAST_WINDOW, Curves, Sign, change, twice
+from likelier.training.rollout_signs import dear_reference, far_from_target
 
 _STUCK = 10
 """Steps after the first without any margin."""
@@ -21,15 +21,6 @@ _CLIPPED = 50
 """Updates in a row that were clipped."""
 _FALL = 0.05
 """Of a reward, from which on a fall is spoken of: half a nat at β = 0.1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """Something to say. A higher `level` of the same `kind` is a materially worse case of it."""
-
-    kind: str
-    level: int
-    text: str
 
 
 class Signs:
@@ -255,4 +246,6 @@ _RULES: tuple[Callable[[Curves, float], Sign | None], ...] = (
     _longer,
     _repeating,
     _endless,
+    dear_reference,
+    far_from_target,
 )
