@@ -84,6 +84,23 @@ def test_whatever_other_branches_the_tree_has(family, dtype, given):
         assert_equal(parts, whole[:5])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_branches_of_one_length_on_more_threads_than_heads(family, dtype):
+    """In one batch of products they would have other bits than alone: the library shares those out by their number."""
+    tree = random_tree(0, 130, [45] * 4 + [7] * 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        with Scorer(loaded(family, dtype), dtype=dtype) as scorer:
+            whole = scorer.score([tree])[0]
+            for branches in ([0], [3], [1, 2], [0, 3, 5]):
+                found = scorer.score([subtree(tree, branches)])
+                assert_equal(found, [[whole[branch] for branch in branches]])
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
 def test_split_packs_are_really_split(dtype):
     """The budget cuts this tree, and the parts give the same bits."""
