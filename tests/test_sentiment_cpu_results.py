@@ -235,6 +235,8 @@ def test_what_is_said_of_a_known_difference(example: SimpleNamespace, found: Any
         next(line for line in frontiers.split("\n") if f"less that of {name}," in line)
         for name in ("PPO", "PPO-GT")
     )
+    assert found["different"]["ppo"] == {"settings": 3, "policies": 1}
+    assert "**PPO's 3 settings gave 1 different end** in one seed at least" in frontiers
     assert "DPO's frontier is above PPO's (over prompts; not significant over seeds)" in said[""]
     assert "not shown to be above or below PPO-GT's" in said[""]
     assert "18 of 45 runs collapsed; the dial of one run is above a sweep of β." in said[""]
@@ -265,6 +267,7 @@ def test_a_better_sweep_is_worth_its_runs(example: SimpleNamespace, tmp_path: Pa
         (4.3 - 6.4) / 10
     )
     assert found["spread"]["dpo"] is None
+    assert found["different"]["dpo"] == {"settings": 3, "policies": 2}
     said = example.words.verdict(found)
     assert "**A sweep is worth its runs here**" in said
     assert "One seed is done: nothing here can be said of others." in said

@@ -61,6 +61,7 @@ def found_in(seeds: Sequence[Seed]) -> dict[str, Any]:
         "points": {method: _points(seeds, lambda seed, m=method: seed.points[m]) for method in METHODS},
         "temperatures": {method: _temperatures(seeds, method) for method in _swept(seeds)},
         "costs": {method: _costs(seeds, method) for method in METHODS},
+        "different": {method: _different(seeds, method) for method in SWEEP},
         "spread": {method: _spread(seeds, method) for method in SWEEP},
         "collapsed": {method: _collapsed(seeds, method) for method in SWEEP},
         "dial": _dial([seed for seed in seeds if seed.dial]),
@@ -177,6 +178,15 @@ def _costs(seeds: Sequence[Seed], method: str) -> dict[str, float]:
 
 def _ends(seed: Seed, method: str) -> list[Point]:
     return [point for point in seed.points[method] if point.last]
+
+
+def _different(seeds: Sequence[Seed], method: str) -> dict[str, int]:
+    """Settings, and how many policies they ended as, in the seed where those are fewest."""
+    counts = [
+        len({(point.rewards.tobytes(), point.kl.tobytes()) for point in _ends(seed, method)})
+        for seed in seeds
+    ]
+    return {"settings": len(SWEEP[method]), "policies": min(counts)}
 
 
 def _spread(seeds: Sequence[Seed], method: str) -> dict[str, float] | None:

@@ -10,6 +10,8 @@ from findings import FAR, PRIMARY, Both
 from phrases import NAMES, beside_the_paper, sign, sureness, told, told_both
 from seeds import BEST_OF
 
+from likelier.report.page import plural
+
 HELD = {
     "dpo": "one: the policy, whose reference is its adapter switched off",
     "ppo": "two: the policy with a value head, its reference as DPO's, and the reward model",
@@ -65,6 +67,13 @@ def frontiers(found: Mapping[str, Any]) -> list[str]:
         + ", ".join(f"{NAMES[m]} {told(own['area'].over_prompts)}" for m, own in areas.items())
         + ".",
     ]
+    for method, count in found["different"].items():
+        if count["policies"] < count["settings"]:
+            ends = plural(count["policies"], "different end")
+            lines.append(
+                f"**{_opening(method)}'s {count['settings']} settings gave {ends}** in one seed at least: their answers"
+                " are the same, so what was varied made no difference there."
+            )
     for method, own in areas.items():
         if method == "dpo":
             continue
