@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def test_reweighting_by_hand() -> None:
     assert effective == pytest.approx((1 / (1 / 16 + 9 / 16) - 1) / (2 - 1))
 
 
-def test_the_jackknife_by_leaving_each_answer_out() -> None:
+def test_the_jackknife_by_leaving_out_each_answer_and_each_pair() -> None:
     """Against a loop over plain sums, also where one answer has all the weight but for rounding."""
     draws = np.random.default_rng(0)
     for scale in (0.5, 60.0):
@@ -54,8 +55,10 @@ def test_the_jackknife_by_leaving_each_answer_out() -> None:
             mean = np.log(raw.mean()) + 0.8 * ratios.max()
             return np.array([raw @ rewards[kept], 1.8 * (raw @ ratios[kept])]) / raw.sum() - [0.0, mean]
 
-        each = [plain(np.arange(7) != left) for left in range(7)]
-        expected = 7 * plain(slice(None)) - 6 * np.mean(each, axis=0)
+        one = np.mean([plain(np.arange(7) != left) for left in range(7)], axis=0)
+        pairs = combinations(range(7), 2)
+        two = np.mean([plain(np.delete(np.arange(7), left)) for left in pairs], axis=0)
+        expected = (7**2 * plain(slice(None)) - 2 * 6**2 * one + 5**2 * two) / 2
         reward, kl, _, _ = reweighted([ratios.tolist()], [rewards.tolist()], [[1.0] * 7], 1.8)
         assert [reward[0][0], kl[0][0]] == pytest.approx(expected.astype(float).tolist(), rel=1e-9)
 

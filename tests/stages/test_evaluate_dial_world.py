@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from likelier.engines.divergence import estimate_kl
 from likelier.engines.mixing import at_strength
 from likelier.engines.prompts import Prompt
-from likelier.engines.sampling import SampledPrompt, sample
-from likelier.stages.evaluate_dial import reweighted
+from likelier.engines.sampling import SampledCompletion, SampledPrompt, sample
+from likelier.report.frontier import Point
+from likelier.stages.evaluate_dial import reweighted, reweighted_points
 from likelier.stats import mean_interval
 from likelier.theory.dial import dial, per_token_dial
 from likelier.theory.export import ModelWorld, model_world
@@ -111,3 +113,62 @@ def test_intervals_of_reweighted_figures_cover(strength: float) -> None:
         ):
             covered[index] += not mean_interval([one[0] for one in values]).excludes(truth)
     assert ((covered >= 930) & (covered <= 970)).all(), covered
+
+
+PROMPTS, TOKENS, LENGTH, POOL = 3000, 4, 4, 10_000
+
+
+def trees(draw: np.random.Generator, low: float, high: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`[prompts, answers]` of prompts whose 256 answers are all listed: log-probs of the reference, of a policy about
+    `low` to `high` nats of log-ratio away from it, and the KL of next tokens summed along each answer."""
+    reference, policy, along = np.zeros((3, PROMPTS, 1))
+    scale = draw.uniform(low, high, size=(PROMPTS, 1, 1)) * 1.15 / np.sqrt(LENGTH)
+    for depth in range(LENGTH):
+        theirs = draw.normal(size=(PROMPTS, TOKENS**depth, TOKENS))
+        ours = theirs + scale * draw.normal(size=theirs.shape)
+        theirs, ours = special.log_softmax(theirs, axis=-1), special.log_softmax(ours, axis=-1)
+        apart = (np.exp(ours) * (ours - theirs)).sum(axis=-1)
+        reference, policy = (
+            (whole[:, :, None] + next_).reshape(PROMPTS, -1)
+            for whole, next_ in ((reference, theirs), (policy, ours))
+        )
+        along = np.repeat(along + apart, TOKENS, axis=1)
+    return reference, policy, along
+
+
+def at_2(low: float, high: float, n: int) -> tuple[Point, float]:
+    """The reweighted point at λ = 2 of `POOL` prompts with `n` answers of the policy each, and its exact KL."""
+    draw = np.random.default_rng(0)
+    reference, policy, along = trees(draw, low, high)
+    beyond = special.log_softmax(2.0 * policy - reference, axis=-1)
+    exact_kl = float((np.exp(beyond) * (beyond - reference)).sum(axis=-1).mean())
+    who = draw.integers(0, PROMPTS, size=POOL)
+    mass = np.exp(policy).cumsum(axis=-1)[who]
+    answer = (mass[:, None] < draw.random((POOL, n, 1))).sum(axis=-1).clip(0, TOKENS**LENGTH - 1)
+    ratios, kl = ((values[who[:, None], answer]).tolist() for values in (policy - reference, along))
+    told = SampledCompletion(text="", tokens=[0] * LENGTH, logp=0.0, finish="stop")
+    prompts = [
+        SampledPrompt(id=str(i), prompt="", prompt_tokens=[0], completions=[told] * n) for i in range(POOL)
+    ]
+    (point,), _ = reweighted_points("run", prompts, log_ratios=ratios, kl=kl, rewards=ratios, strengths=[2.0])
+    return point, exact_kl
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n", "rough"), [(0.3, 0.7, 4, False), (0.8, 1.2, 8, True), (0.8, 1.2, 4, True)]
+)
+def test_a_reweighted_kl_has_an_interval_only_where_it_covers(
+    low: float, high: float, n: int, rough: bool
+) -> None:
+    """1,000 evaluations of 100 prompts at λ = 2, put right by the policy's own KL (docs/log.md)."""
+    point, truth = at_2(low, high, n)
+    values, draw = np.array(point.kl)[:, 0], np.random.default_rng(1)
+    held = [
+        not mean_interval(values[draw.choice(POOL, 100, replace=False)]).excludes(truth) for _ in range(1000)
+    ]
+    assert (point.kl_is, point.distance.interval is None) == (
+        "rough estimate" if rough else "estimate",
+        rough,
+    )
+    if not rough:
+        assert 930 <= sum(held) <= 970

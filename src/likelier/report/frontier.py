@@ -48,7 +48,8 @@ class Point:
     """What training had taken until then, by the name of the axis; empty where it is not known."""
     setting: str = ""
     """What sets it apart from the other points of its run, where that is no step."""
-    kl_is: Literal["estimate", "upper bound"] = "estimate"
+    kl_is: Literal["estimate", "rough estimate", "upper bound"] = "estimate"
+    """Of what is rough the interval would be too short."""
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Point:
 
     @property
     def distance(self) -> Estimate:
-        """KL(policy ‖ reference), nats per answer; a bound is known, and has no interval."""
+        """KL(policy ‖ reference), nats per answer; a bound is known, and has no interval, nor what is rough."""
         found = _clustered(self.kl)
         return found if self.kl_is == "estimate" else replace(found, low=None, high=None)
 
@@ -188,7 +189,7 @@ def _rows(points: Sequence[Point], name: str) -> np.ndarray[Any, Any]:
 def _over_kl(points: Sequence[Point], to: float) -> Frontier:
     # Where no policy has moved there is nothing to draw; the width is then any.
     found = kl_frontier(_rows(points, "rewards"), _rows(points, "kl"), start=0, to=to if to > 0.0 else 1.0)
-    # Whose KL is known by a bound alone may lie nearer, out of another's reach.
+    # Whose KL is known by a bound or roughly may lie nearer, out of another's reach.
     known = [point.kl_is == "estimate" for point in points]
     return replace(found, surely=tuple(sure and own for sure, own in zip(found.surely, known, strict=True)))
 

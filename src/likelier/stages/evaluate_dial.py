@@ -5,8 +5,8 @@ By math.md (14) the optimum at β/λ is `π_λ ∝ π_ref (π_θ/π_ref)^λ` ove
 - `mixed`: next-token logits `(1−λ) ℓ_ref + λ ℓ_θ` (`engines/mixing.py`), sampled and measured as any policy;
 - `interpolated`: weights `θ_ref + λ (θ − θ_ref)`, of an adapter its scale, sampled and measured as any policy;
 - `reweighted`: the policy's own answers, each counted by `(π_θ/π_ref)^(λ−1)` normalised over its prompt's (`π_λ` is a
-  distribution for each prompt), by the jackknife: its bias falls with the square of the number of answers. Left out
-  where the effective share of the answers falls below a fifth.
+  distribution for each prompt), by the jackknife: its bias falls with the cube of the number of answers. Left out where
+  the effective share of the answers falls below a fifth, and without an interval of KL where they are too few for one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ Floats = npt.NDArray[np.float64]
 MIXED, INTERPOLATED, REWEIGHTED = "mixed", "interpolated", "reweighted"
 LEAST_EFFECTIVE = 0.2
 """Share of the answers: with fewer the figure hangs on a handful of them."""
+MANY = 64
+"""Answers to a prompt: of more, leaving out all pairs costs much and what is left of the bias is nothing."""
+MOST_UNCERTAIN = 0.25
+"""Relative standard error of a prompt's mean weight: with more, intervals of KL cover less than 93 % (docs/log.md)."""
 
 
 def sampled_at(strengths: Sequence[float]) -> list[float]:
@@ -128,6 +132,19 @@ def reweighted(
     return *found, share  # type: ignore[return-value]
 
 
+def uncertainty(effective: float, answers: int) -> float:
+    """About the relative standard error of a prompt's mean weight, `√((1/s − 1)/n)`.
+
+    Args:
+        effective: s, as `reweighted` gives it.
+        answers: n, to a prompt.
+
+    >>> uncertainty(0.5, 4), uncertainty(0.5, 16)
+    (0.5, 0.25)
+    """
+    return float(np.sqrt((1.0 / effective - 1.0) / answers))
+
+
 def _weights(table: Floats, strength: float) -> tuple[Floats, float]:
     """Of a prompt's answers, and `log mean e^{(λ−1)ℓ}`; `table` is `[2, answers]`, log-ratios and rewards."""
     exponents = (strength - 1.0) * table[0]
@@ -143,18 +160,45 @@ def _figures(table: Floats, strength: float) -> Floats:
 
 
 def _without_bias(table: Floats, strength: float) -> list[float]:
-    """Reward and KL of a prompt by the jackknife, `n θ − (n−1) mean_i θ₍₋ᵢ₎`: the part of the bias in 1/n is gone."""
+    """Reward and KL of a prompt by the jackknife of second order: the parts of the bias in 1/n and 1/n² are gone.
+
+    `(n² θ − 2 (n−1)² θ₁ + (n−2)² θ₂) / 2`, with θ₁ and θ₂ the means over all answers but one, and all but two. Two
+    answers allow the first order alone, `n θ − (n−1) θ₁`, and one none; more than `MANY` need no more than the first.
+    """
     whole, n = _figures(table, strength), table.shape[1]
     if n == 1:
         return [float(value) for value in whole]
+    without_one = _without_one(table, strength).mean(axis=1)
+    if n == 2 or n > MANY:
+        return [float(value) for value in n * whole - (n - 1) * without_one]
+    without_two = _without_two(table, strength)
+    found = (n**2 * whole - 2.0 * (n - 1) ** 2 * without_one + (n - 2) ** 2 * without_two) / 2.0
+    return [float(value) for value in found]
+
+
+def _without_one(table: Floats, strength: float) -> Floats:
+    """Reward and KL without each answer in turn, `[2, answers]`."""
     weights, log_mean = _weights(table, strength)
-    largest = int(weights.argmax())
+    largest, n = int(weights.argmax()), len(weights)
     rest = 1.0 - weights
     rest[largest] = 1.0  # without it what is left may be nothing but rounding: it is taken anew below
     ratios, rewards = ((values @ weights - values * weights) / rest for values in table)
-    without = np.array([rewards, strength * ratios - log_mean - np.log(rest * n / (n - 1))])
-    without[:, largest] = _figures(np.delete(table, largest, axis=1), strength)
-    return [float(value) for value in n * whole - (n - 1) * without.mean(axis=1)]
+    found = np.array([rewards, strength * ratios - log_mean - np.log(rest * n / (n - 1))])
+    found[:, largest] = _figures(np.delete(table, largest, axis=1), strength)
+    return found
+
+
+def _without_two(table: Floats, strength: float) -> Floats:
+    """Reward and KL, means over all pairs that are left out, `[2]`; pairs with the largest weight are taken anew."""
+    weights, log_mean = _weights(table, strength)
+    largest, n = int(weights.argmax()), len(weights)
+    one, other = (np.delete(np.arange(n), largest)[index] for index in np.triu_indices(n - 1, 1))
+    rest = 1.0 - weights[one] - weights[other]
+    parts = table * weights
+    ratios, rewards = (parts.sum(axis=1)[:, None] - parts[:, one] - parts[:, other]) / rest
+    found = np.array([rewards, strength * ratios - log_mean - np.log(rest * n / (n - 2))])
+    with_largest = _without_one(np.delete(table, largest, axis=1), strength)
+    return np.concatenate([found, with_largest], axis=1).mean(axis=1)
 
 
 def reweighted_points(
@@ -166,7 +210,7 @@ def reweighted_points(
     rewards: Sequence[Sequence[float]],
     strengths: Sequence[float],
 ) -> tuple[list[Point], list[str]]:
-    """A point for each strength from the policy's one set of answers, and which were left out.
+    """A point for each strength from the policy's one set of answers, and what was left out.
 
     A shift of a prompt's log-ratios by c moves the KL at every strength by c, `λc − (λ−1)c`: so by how much their mean
     lies beside the policy's KL as the evaluation estimates it, with less noise, the KL at all strengths is put right.
@@ -190,6 +234,12 @@ def reweighted_points(
             )
             continue
         ended = reweighted(log_ratios, rewards, cut, strength)[2]
+        rough = uncertainty(effective, len(cut[0])) > MOST_UNCERTAIN
+        if rough:
+            left_out.append(
+                f"{run}, {REWEIGHTED}, λ = {strength:g}: KL without an interval, {len(cut[0])} answers to a prompt of"
+                f" which {effective:.0%} are effective are too few for one; give a larger --n"
+            )
         points.append(
             Point(
                 run=f"{run}, {REWEIGHTED}",
@@ -197,6 +247,7 @@ def reweighted_points(
                 step=None,
                 rewards=own,
                 kl=[[one[0] + shift] for one, shift in zip(distances, beside, strict=True)],
+                kl_is="rough estimate" if rough else "estimate",
                 lengths=tokens,
                 cut=sum(one[0] for one in ended) * len(cut[0]),
                 compute={},
