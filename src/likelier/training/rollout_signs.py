@@ -21,16 +21,16 @@ def dear_reference(curves: Curves, _: float) -> Sign | None:
 
 
 def far_from_target(curves: Curves, _: float) -> Sign | None:
-    """Half of the target or less in the last two windows, while beta has fallen at every step."""
+    """Half of the target or less and hardly growing, while beta has fallen at every step."""
     distances, betas, targets = (curves[name] for name in ("kl", "beta", "kl/target"))
     if not targets or len(distances) < 2 * LEAST_WINDOW:
         return None
-    near = [median(distances[-2 * LEAST_WINDOW : -LEAST_WINDOW]), median(distances[-LEAST_WINDOW:])]
+    before, now = median(distances[-2 * LEAST_WINDOW : -LEAST_WINDOW]), median(distances[-LEAST_WINDOW:])
     falling = all(later < earlier for earlier, later in pairwise(betas))
-    if not falling or max(near) > targets[-1] / 2:
+    if not falling or now > targets[-1] / 2 or now > 1.5 * before > 0:
         return None
     text = (
-        f"--target-kl {targets[-1]:g} is far: {near[1]:.2g} nats after {len(betas)} steps in which beta fell from "
+        f"--target-kl {targets[-1]:g} is far: {now:.2g} nats after {len(betas)} steps in which beta fell from "
         f"{betas[0]:.3g} to {betas[-1]:.3g}; raise --kl-gain, begin with a smaller --beta, or take more steps"
     )
     return Sign("target", 1, text)
