@@ -57,7 +57,7 @@ class Clock:
 def log_probs(training: Any, rows: int) -> list[list[float]]:
     """Per row, likelier's log-prob of each of its answers at the start."""
     found: list[dict[int, float]] = [{} for _ in range(rows)]
-    for index, reference in training.reference.items():
+    for index, reference in training.reference.sums.items():
         for sources, value in zip(training.plan.trees[index].sources, reference.tolist(), strict=True):
             for record, completion in sources:
                 found[record][completion] = value

@@ -25,7 +25,7 @@ import likelier
 from likelier import cli
 from likelier.engines import drawing
 from likelier.scoring.scorer import Scorer
-from likelier.training import best, checkpoint, folder, loop, opening, outcome
+from likelier.training import best, checkpoint, folder, loop, opening, outcome, updates
 
 
 def die(number: int) -> None:
@@ -83,9 +83,9 @@ def arm(at: str, nth: int, number: int) -> None:
     elif at == "drawing":
         drawing.Sampler.draw = before(drawing.Sampler.draw, nth, kill)  # type: ignore[method-assign]
     elif at == "updates":
-        loop.Training._updates = before(loop.Training._updates, nth, kill)  # type: ignore[method-assign]
+        updates.Updates.make = before(updates.Updates.make, nth, kill)  # type: ignore[method-assign]
     elif at == "update":
-        loop.Training._update = before(loop.Training._update, nth, kill)  # type: ignore[method-assign]
+        updates.Updates._update = before(updates.Updates._update, nth, kill)  # type: ignore[method-assign]
     elif at == "reference":
         Scorer.token_logps = before(Scorer.token_logps, nth, kill)  # type: ignore[method-assign]
     elif at == "checkpoint":

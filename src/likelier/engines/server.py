@@ -11,16 +11,12 @@ model) stops the work.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import queue
 import random
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, Self
-from urllib.parse import urlsplit
+from typing import Any, Self
 
+from likelier.engines.asking import Asking, Numbered
 from likelier.engines.protocol import (
     FORM_NAMES,
     FULL,
@@ -31,8 +27,8 @@ from likelier.engines.protocol import (
     Unusable,
     read_reply,
 )
+from likelier.engines.server_settings import ServerSettings, checked_address, key_in
 from likelier.engines.troubles import Refused, Trouble, of_connection, of_status, said
-from likelier.errors import UsageError
 
 LONGEST_PAUSE = 60.0
 """Seconds; a longer Retry-After is not waited for in full."""
@@ -40,18 +36,6 @@ CONNECT = 20.0
 """Seconds to reach the server at all."""
 GIVE_UP = 3
 """Times `concurrency`: so many failed requests in a row, and the rest is not asked."""
-
-Numbered = tuple[int, Reply | Failure]
-
-
-class ServerSettings(Protocol):
-    """What the settings of a stage that may ask a server say of it."""
-
-    base_url: str | None
-    api_key_variable: str | None
-    concurrency: int
-    retries: int
-    timeout: float
 
 
 class Server:
@@ -85,7 +69,7 @@ class Server:
         timeout: float = 600.0,
         backoff: float = 0.5,
     ) -> None:
-        self.base_url = _checked_address(base_url)
+        self.base_url = checked_address(base_url)
         self.model = model
         self.concurrency = concurrency
         self.retries = retries
@@ -94,7 +78,7 @@ class Server:
         self.troubles: Counter[str] = Counter()
         """Failed attempts by reason, those that were mended by another included."""
         self._key_variable = api_key_variable
-        self._key = _key(api_key_variable)
+        self._key = key_in(api_key_variable)
         self._form = FULL
         self._short = 0
         self._failed_in_a_row = 0
@@ -135,11 +119,22 @@ class Server:
         Raises:
             UsageError: the server knows neither the key nor the model nor the address (401, 403, 404).
         """
-        run = _Run(self, requests)
+        run = Asking(self, requests)
         try:
             yield from run.results()
         finally:
             run.stop()
+
+    def client(self) -> Any:
+        """A connection of openai's client, which retries nothing by itself."""
+        from openai import AsyncOpenAI, Timeout
+
+        return AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self._key or "none",
+            max_retries=0,
+            timeout=Timeout(self.timeout, connect=min(CONNECT, self.timeout)),
+        )
 
     async def answer(self, client: Any, request: Request) -> Reply | Failure:
         """Asks until all `n` answers are there, or the attempts are used up."""
@@ -221,98 +216,9 @@ class Server:
         return (line.replace(self._key, "…") if self._key else line)[:300]
 
 
-class _Run:
-    """Requests under way on an event loop of their own thread: notebooks have one running in theirs."""
-
-    def __init__(self, server: Server, requests: Iterable[Request]) -> None:
-        self._server = server
-        self._requests = iter(enumerate(requests))
-        self._finished: queue.SimpleQueue[Numbered | BaseException | None] = queue.SimpleQueue()
-        self._loop = asyncio.new_event_loop()
-        self._task: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._main, name="likelier-server", daemon=True)
-
-    def results(self) -> Iterator[Numbered]:
-        """What is finished, until all is; an error of any request is raised here."""
-        self._thread.start()
-        while (item := self._finished.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def stop(self) -> None:
-        """Drops what is under way and waits a moment for the thread."""
-        if not self._thread.is_alive():
-            return
-        with contextlib.suppress(RuntimeError):  # the loop has just been closed
-            self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
-        self._thread.join(timeout=5)
-
-    def _main(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._all())
-        except BaseExceptionGroup as group:
-            self._finished.put(_first(group))
-        except asyncio.CancelledError:
-            pass
-        except BaseException as error:
-            self._finished.put(error)
-        finally:
-            self._finished.put(None)
-
-    async def _all(self) -> None:
-        from openai import AsyncOpenAI, Timeout
-
-        self._task = asyncio.current_task()
-        server = self._server
-        client = AsyncOpenAI(
-            base_url=server.base_url,
-            api_key=server._key or "none",
-            max_retries=0,
-            timeout=Timeout(server.timeout, connect=min(CONNECT, server.timeout)),
-        )
-        async with client, asyncio.TaskGroup() as group:
-            for _ in range(server.concurrency):
-                group.create_task(self._work(client))
-
-    async def _work(self, client: Any) -> None:
-        for index, request in self._requests:
-            self._finished.put((index, await self._server.answer(client, request)))
-
-
 def _joined(had: Reply, more: Reply, n: int) -> Reply:
     return Reply(
         choices=[*had.choices, *more.choices][:n],
         prompt_tokens=had.prompt_tokens + more.prompt_tokens,
         completion_tokens=had.completion_tokens + more.completion_tokens,
     )
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _checked_address(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--base-url {base_url} is no address: it begins with http:// or https://")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise UsageError(
-            f"--base-url: {parts.scheme}://{parts.hostname}… has more in it than an address; a key belongs into an "
-            "environment variable (--api-key-variable)"
-        )
-    return base_url.rstrip("/")
-
-
-def _key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise UsageError(
-            f"--api-key-variable {variable}: there is no such environment variable, or it is empty"
-        )
-    return key

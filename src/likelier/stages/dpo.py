@@ -14,7 +14,7 @@ from typing import Any
 
 from likelier.config import named
 from likelier.training.config import DpoConfig
-from likelier.training.loop import OnStep
+from likelier.training.on_step import OnStep
 from likelier.training.preferences import preferences
 from likelier.training.preparation import resolve_loss
 from likelier.training.run import Run

@@ -18,7 +18,7 @@ from typing import Any
 
 from likelier.config import named, reward_name
 from likelier.engines.rewards import Reward, resolve_reward, reward_of
-from likelier.training.loop import OnStep
+from likelier.training.on_step import OnStep
 from likelier.training.policy_gradient import PolicyGradient
 from likelier.training.ppo_config import PpoConfig
 from likelier.training.run import Run

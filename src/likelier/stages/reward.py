@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from likelier.training.config import RewardConfig
-from likelier.training.loop import OnStep
+from likelier.training.on_step import OnStep
 from likelier.training.rewarding import rewarding
 from likelier.training.run import Run
 from likelier.training.session import Inputs, command, settings_of, train

@@ -18,8 +18,8 @@ from likelier.models.chat import stopping_at_turns, with_template
 from likelier.models.loading import Loaded
 from likelier.training.config import SftConfig
 from likelier.training.imitation import imitation
-from likelier.training.loop import OnStep
 from likelier.training.method import Method
+from likelier.training.on_step import OnStep
 from likelier.training.run import Run
 from likelier.training.session import Inputs, command, settings_of, train
 

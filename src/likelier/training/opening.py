@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from likelier.data.trees import Tree
 from likelier.errors import UsageError
 from likelier.training.announcement import Outlook, cannot_move, paragraph
 from likelier.training.config import TrainingConfig
 from likelier.training.estimate import flops, product_rate
 from likelier.training.expectation import expected_seconds
+from likelier.training.journal import Journal
 from likelier.training.memory import available_memory, choose_max_tokens, longest_path, memory
 from likelier.training.method import Method
 from likelier.training.plan import Plan
@@ -30,6 +32,13 @@ class Opening:
     warnings: list[str]
     flops_per_token: float
     product_rate: float
+
+    def tell(self, journal: Journal) -> None:
+        """Say it all; warnings are kept."""
+        for text in (self.paragraph, *self.notes):
+            journal.say(text)
+        for text in self.warnings:
+            journal.warn(text)
 
 
 def open_run(
@@ -50,6 +59,7 @@ def open_run(
             would sum its gradient in another order.
     """
     scorer = policy.scorer
+    grown = method.grown(plan.trees)
     needed = memory(
         policy.model,
         dtype=scorer.dtype,
@@ -57,27 +67,55 @@ def open_run(
         trainable=parameters,
         checkpointing=config.gradient_checkpointing,
     )
-    grown = method.grown(plan.trees)
-    trees = [*grown, *method.grown(data.evaluation)]
     scorer.max_tokens = (
         config.max_tokens
         or _known(before)
-        or choose_max_tokens(
-            needed,
-            longest=longest_path(trees),
-            device=scorer.device,
-            available=available_memory(scorer.device),
-        )
+        or _fitting(needed, [*grown, *method.grown(data.evaluation)], scorer.device)
     )
     epoch = flops(policy.model, grown, training=True)
     epochs = plan.total / plan.order.total(1)
     work = method.passes * epoch * epochs + _forwards(config, policy, data, plan, method)
     rate = product_rate(policy.model, rows=scorer.max_tokens, dtype=scorer.dtype)
-    outlook = Outlook(
+    updated = sum(parameter.numel() for parameter in parameters) * plan.total * method.num_updates
+    outlook = _outlook(
+        config, policy, plan, method, grown, work=work, rate=rate, updated=updated, needed=needed
+    )
+    warning = cannot_move(policy.model, learning_rates=_rates(plan, method), dtype=scorer.dtype)
+    return Opening(
+        paragraph(outlook),
+        list(method.costs(grown, scorer.max_tokens)),
+        [warning] if warning else [],
+        epoch / max(1, sum(tree.num_tokens for tree in grown)),
+        rate,
+    )
+
+
+def _fitting(needed: Mapping[str, int], trees: Sequence[Tree], device: torch.device) -> int:
+    """Tokens per forward that the memory holds, at least those of the longest branch with its prompt."""
+    return choose_max_tokens(
+        needed, longest=longest_path(trees), device=device, available=available_memory(device)
+    )
+
+
+def _outlook(
+    config: TrainingConfig,
+    policy: Policy,
+    plan: Plan,
+    method: Method,
+    grown: Sequence[Tree],
+    *,
+    work: float,
+    rate: float,
+    updated: int,
+    needed: Mapping[str, int],
+) -> Outlook:
+    """What the paragraph is made of; `updated` counts the parameters of all updates."""
+    scorer = policy.scorer
+    return Outlook(
         steps=plan.total,
         unit=method.unit,
         batch_size=config.batch_size,
-        epochs=epochs,
+        epochs=plan.total / plan.order.total(1),
         trees=grown,
         at_most=grown is not plan.trees,
         model=policy.model,
@@ -89,21 +127,9 @@ def open_run(
         work=work,
         rate=rate,
         seconds=expected_seconds(
-            work,
-            rate=rate,
-            updated=sum(parameter.numel() for parameter in parameters) * plan.total * method.num_updates,
-            device=scorer.device,
-            threads=torch.get_num_threads(),
+            work, rate=rate, updated=updated, device=scorer.device, threads=torch.get_num_threads()
         ),
         memory=needed,
-    )
-    warning = cannot_move(policy.model, learning_rates=_rates(plan, method), dtype=scorer.dtype)
-    return Opening(
-        paragraph(outlook),
-        list(method.costs(grown, scorer.max_tokens)),
-        [warning] if warning else [],
-        epoch / max(1, sum(tree.num_tokens for tree in grown)),
-        rate,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -127,10 +128,18 @@ class Clock:
         return max(seconds, 1e-9)
 
 
-def advance(position: Position, trees: Sequence[Tree], *, flop: float) -> Position:
-    """The position after an update on `trees` that took `flop` operations."""
+class Seen(NamedTuple):
+    """What an update was made on."""
+
+    pairs: int
+    tokens: int
+
+
+def advance(position: Position, trees: Sequence[Tree], *, flop: float) -> Seen:
+    """Moves the position past an update on `trees` that took `flop` operations."""
+    seen = Seen(sum(num_pairs(tree) for tree in trees), sum(tree.num_tokens for tree in trees))
     position.step += 1
-    position.pairs_seen += sum(num_pairs(tree) for tree in trees)
-    position.tokens_seen += sum(tree.num_tokens for tree in trees)
+    position.pairs_seen += seen.pairs
+    position.tokens_seen += seen.tokens
     position.flop += flop
-    return position
+    return seen

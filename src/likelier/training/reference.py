@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,10 @@ from likelier.scoring.precision import master_dtype
 from likelier.scoring.reference import branch_sums, content_digest, model_digest, reference_logps
 from likelier.scoring.scorer import Scorer
 from likelier.training.config import TrainingConfig
+from likelier.training.estimate import flops
+from likelier.training.plan import Plan
 from likelier.training.policy import Policy
+from likelier.training.preparation import Data
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,40 @@ def load_reference(
             digest = model_digest(scorer, content=content)
             logps = reference_logps(scorer, trees, cache=cache, digest=digest, on_progress=on_progress)
         return Reference([branch_sums(own) for own in logps], content)
+
+
+@dataclass(frozen=True, slots=True)
+class VisitedReference:
+    """The reference's log-probs of all that a run reads; every tree's `[branches]`, float64."""
+
+    sums: Mapping[int, Tensor]
+    """By number of the tree, of those that the run will train on."""
+    evaluation: Sequence[Tensor]
+    """Of the held-out trees."""
+    content: bytes
+    flop: float
+    """Of a pass over the trees that are trained on, whether or not it was cached."""
+
+
+def visited_reference(
+    config: TrainingConfig,
+    reference: Any,
+    policy: Policy,
+    plan: Plan,
+    data: Data,
+    *,
+    on_progress: Callable[[int, int], None],
+) -> VisitedReference:
+    """`load_reference` of the trees that the run will visit, and of the held-out ones."""
+    visited = plan.visited()
+    trees = [plan.trees[index] for index in visited]
+    found = load_reference(*(config, reference, policy, [*trees, *data.evaluation]), on_progress=on_progress)
+    return VisitedReference(
+        dict(zip(visited, found.sums, strict=False)),
+        found.sums[len(visited) :],
+        found.content,
+        flops(policy.model, trees, training=False),
+    )
 
 
 def reference_scorer(

@@ -13,8 +13,9 @@ from likelier.manifest import as_json
 from likelier.scoring.limits import require_context
 from likelier.training.config import SamplingConfig, TrainingConfig
 from likelier.training.folder import RunFolder
-from likelier.training.loop import OnStep, Training
+from likelier.training.loop import Training
 from likelier.training.method import Method
+from likelier.training.on_step import OnStep
 from likelier.training.plan import Plan
 from likelier.training.policy import load_policy, with_rate
 from likelier.training.processes import (
