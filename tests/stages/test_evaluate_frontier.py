@@ -25,7 +25,7 @@ from likelier.engines.divergence import estimate_kl
 from likelier.engines.prompts import Prompt
 from likelier.engines.sampling import sample
 from likelier.models.loading import load_model
-from likelier.stages import evaluate_frontier
+from likelier.stages import evaluate_frontier, evaluate_policies
 from likelier.stats import mean_interval
 from likelier.training import stored
 from tests.source_tree import ROOT
@@ -239,7 +239,7 @@ def test_two_models_are_in_memory_at_most_and_none_beside_the_reward(
         return counted
 
     monkeypatch.setattr(stored, "load_model", loading(stored.load_model))
-    monkeypatch.setattr(evaluate_frontier, "load_model", loading(evaluate_frontier.load_model))
+    monkeypatch.setattr(evaluate_policies, "load_model", loading(evaluate_policies.load_model))
     monkeypatch.setattr(kept_answers, "sample_each", count("sampling", kept_answers.sample_each))
     monkeypatch.setattr(evaluate_frontier, "scores_of", count("reward", evaluate_frontier.scores_of))
     # Weights that no checkpoint has, so that the result is loaded and sampled from too.

@@ -17,9 +17,9 @@ from likelier.engines.verdicts import labelled_cases
 from likelier.errors import UsageError
 from likelier.stages.evaluate_config import EvaluateConfig
 from likelier.stages.evaluate_dial import sampled_at
-from likelier.stages.evaluate_frontier import answers_of_reference, reference_of
 from likelier.stages.evaluate_output import Say, check_folder
 from likelier.stages.evaluate_players import Player, answers_at, is_samples, players_of
+from likelier.stages.evaluate_policies import answers_of_reference, reference_of
 from likelier.stages.evaluate_prompts import answers_each, asked, baseline_texts, read_prompts
 from likelier.training.stored import StoredRun, stored_run
 

@@ -25,9 +25,9 @@ from likelier.scoring.precision import default_device, master_dtype
 from likelier.scoring.reference import in_tenths
 from likelier.scoring.whole import chosen_precision, score_trees
 from likelier.stages.evaluate_config import EvaluateConfig
-from likelier.stages.evaluate_contest import failures_in, judge_words
 from likelier.stages.evaluate_judge import category_of, evaluated_judge
 from likelier.stages.evaluate_output import Outcome, Say, cells, write_outcome
+from likelier.stages.evaluate_referees import failures_in, judge_words
 from likelier.stats.preferences import Group, PreferenceEvaluation, evaluate_preferences
 from likelier.training.stored import held_to
 

@@ -20,15 +20,7 @@ from likelier.models.sources import cache_folder
 from likelier.report.winrate import COLUMNS, Sweep, Win, row_of, sweep_of, temperature_picture
 from likelier.stages.evaluate_best_of import best_of_answers
 from likelier.stages.evaluate_config import EvaluateConfig
-from likelier.stages.evaluate_contest import (
-    ByJudge,
-    agreement_words,
-    contest,
-    failures_in,
-    judge_words,
-    referee_of,
-    win_words,
-)
+from likelier.stages.evaluate_contest import contest, win_words
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
 from likelier.stages.evaluate_players import (
     Answers,
@@ -40,6 +32,7 @@ from likelier.stages.evaluate_players import (
     strength_words,
 )
 from likelier.stages.evaluate_prompts import answers_each, asked, baseline_texts, read_prompts
+from likelier.stages.evaluate_referees import ByJudge, agreement_words, failures_in, judge_words, referee_of
 from likelier.stages.evaluate_rewards import Given, check_reward, resolved, scores_of
 
 

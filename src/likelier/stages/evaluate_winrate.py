@@ -19,15 +19,7 @@ from likelier.errors import UsageError
 from likelier.models.sources import cache_folder
 from likelier.report.winrate import COLUMNS, Win, row_of, winrate_picture
 from likelier.stages.evaluate_config import EvaluateConfig
-from likelier.stages.evaluate_contest import (
-    ByJudge,
-    agreement_words,
-    contest,
-    failures_in,
-    judge_words,
-    referee_of,
-    win_words,
-)
+from likelier.stages.evaluate_contest import contest, win_words
 from likelier.stages.evaluate_output import Outcome, Say, write_outcome
 from likelier.stages.evaluate_players import (
     Answers,
@@ -40,6 +32,7 @@ from likelier.stages.evaluate_players import (
     strength_words,
 )
 from likelier.stages.evaluate_prompts import baseline_texts, read_prompts
+from likelier.stages.evaluate_referees import ByJudge, agreement_words, failures_in, judge_words, referee_of
 
 
 def winrate(
