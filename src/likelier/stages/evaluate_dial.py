@@ -198,7 +198,8 @@ def _without_two(table: Floats, strength: float) -> Floats:
     ratios, rewards = (parts.sum(axis=1)[:, None] - parts[:, one] - parts[:, other]) / rest
     found = np.array([rewards, strength * ratios - log_mean - np.log(rest * n / (n - 2))])
     with_largest = _without_one(np.delete(table, largest, axis=1), strength)
-    return np.concatenate([found, with_largest], axis=1).mean(axis=1)
+    means: Floats = np.concatenate([found, with_largest], axis=1).mean(axis=1)
+    return means
 
 
 def reweighted_points(
