@@ -92,7 +92,11 @@ SPOILT: list[tuple[Any, str, Callable[..., Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("module", "name", "wrong", "statement"), SPOILT, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("module", "name", "wrong", "statement"),
+    SPOILT,
+    ids=lambda value: getattr(value, "__name__", str(value))[:40],
+)
 def test_a_spoilt_formula_is_noticed(
     module: Any, name: str, wrong: Callable[..., Any], statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
