@@ -174,8 +174,9 @@ def test_messages_are_one_line_whatever_a_column_is_called() -> None:
     [
         ("a.json", b'[{"text": "a"}, {"text": ], {"text": "c"}]'),
         ("a.csv", b'text\na\n"b\nc\n'),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' + b'{"text": "b"}\n' * 9999)[:90]),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' + b'{"text": "b"}\n' * 9999, mtime=0)[:90]),
     ],
+    ids=["json", "csv", "gz"],
 )
 def test_what_was_never_read_cannot_be_skipped(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
