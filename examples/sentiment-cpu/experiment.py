@@ -199,6 +199,7 @@ def _evaluation(out: Path, folder: Path, model: str, seed: int, scale: Scale) ->
     middle = [str(folder / f"{method}-{list(settings)[1]}") for method, settings in SWEEP.items()]
     temperature = folder / "temperature"
     given = {**held_out, "prompts": folder / "baseline-rows.jsonl", "baseline": "answer", "n": scale.fewer}
+    given |= {"best_of": scale.chosen_from[1], "chooser": folder / "reward-model" / "model"}
     given |= {"seed": seed + 2000, "out": temperature}
     yield Step(
         f"seed {seed}: temperatures",
