@@ -318,7 +318,7 @@ def test_what_is_refused_in_one_line(here: Path, tiny_llama: Path, capsys: Any) 
     )
     assert "no model at" in refused(["./nowhere", "--reference", str(tiny_llama)], capsys)
     assert "--data is for evaluate preferences" in refused(["full", "--data", "x"], capsys)
-    assert "--judge-model is for evaluate winrate or temperature" in refused(
+    assert "--judge-model is for evaluate preferences or winrate or temperature" in refused(
         ["full", "--judge-model", "x"], capsys
     )
     shutil.rmtree("lora/model")
