@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
@@ -18,9 +17,8 @@ from likelier.engines.prompts import Prompt
 from likelier.engines.sampling import sample
 from likelier.models.loading import load_model
 from likelier.stats import mean_interval
-from tests.source_tree import ROOT
 from tests.stages.test_evaluate_frontier import PROMPTS, drawn, evaluated, here, refused, trained
-from tests.stages.test_sample_kills import drive
+from tests.stages.test_sample_kills import whole_and_killed
 from tests.stats.test_best_of import by_subsets
 from tests.training.conftest import no_timing, own_cache
 
@@ -108,16 +106,7 @@ def test_after_sigkill_no_draw_is_made_twice(here: Path, monkeypatch: pytest.Mon
     words = ["evaluate", "frontier", "full", "--prompts", "prompts.jsonl", "--reward", "length"]
     words += ["--best-of", "1,2,6", "--chooser", "regex:[aeiou]", "--n", "2", "--max-new-tokens", "6"]
     words += ["--precision", "float32"]
-
-    def order(name: str, **more: Any) -> dict[str, Any]:
-        return {"words": [*words, "--out", name], "stderr": str(here / "err"), **more}
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
-    monkeypatch.setenv("LIKELIER_CACHE", str(here / "first"))
-    (whole,) = drive([order("whole")])
-    assert whole["code"] == 0, whole
-    monkeypatch.setenv("LIKELIER_CACHE", str(here / "second"))
-    killed, resumed = drive([order("killed", at="put", nth=4), order("killed")])
+    _, (killed, resumed) = whole_and_killed(here, words, [{"at": "put", "nth": 4}], monkeypatch)
     assert (killed["code"], resumed["code"]) == (-9, 0)
     assert "reference: 5 prompts, 3 of them answered before" in resumed["stderr"]
     for name in ("frontier.csv", "frontier.json", "frontier.answers.jsonl", "frontier.svg"):

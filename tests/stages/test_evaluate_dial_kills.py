@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.source_tree import ROOT
 from tests.stages.test_evaluate_frontier import here, trained
-from tests.stages.test_sample_kills import drive
+from tests.stages.test_sample_kills import whole_and_killed
 from tests.training.conftest import no_timing, own_cache
 
 __all__ = ["here", "no_timing", "own_cache", "trained"]
@@ -32,22 +30,13 @@ def test_after_sigkill_no_strength_is_drawn_twice(
     """Killed in the reference, in the middle of a mixed answer, and before what is kept of both ways that sample."""
     words = ["evaluate", "frontier", run, "--prompts", "prompts.jsonl", "--reward", "length", "--dial"]
     words += ["--strengths", "0,0.5,1,1.5", "--n", "2", "--max-new-tokens", "6", "--precision", "float32"]
-
-    def order(name: str, **more: Any) -> dict[str, Any]:
-        return {"words": [*words, "--out", name], "stderr": str(here / "err"), **more}
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
-    monkeypatch.setenv("LIKELIER_CACHE", str(here / "first"))
-    (whole,) = drive([order("whole")])
-    assert whole["code"] == 0, whole
-    monkeypatch.setenv("LIKELIER_CACHE", str(here / "second"))
     # Of the reference 5 prompts' answers are kept; of two checkpoints and of two ways at two strengths 5 answers and 5
     # distances each, 65 in all, and at last 5 log-ratios.
     kept = [3, 22, 15, 9, 12, 8]
-    orders = [order("killed", at="put", nth=one + 1) for one in kept]
-    orders.insert(2, order("killed", at="token", nth=3))
-    killed = drive([*orders, order("killed")])
-    assert [result["code"] for result in killed] == [-9] * len(orders) + [0]
+    points: list[dict[str, Any]] = [{"at": "put", "nth": one + 1} for one in kept]
+    points.insert(2, {"at": "token", "nth": 3})
+    whole, killed = whole_and_killed(here, words, points, monkeypatch)
+    assert [result["code"] for result in killed] == [-9] * len(points) + [0]
     # Each process keeps something new until it dies, or it would live: 69 of 70 are there for the last one.
     before = answered_before(killed[-1]["stderr"])
     assert sum(kept) == 69

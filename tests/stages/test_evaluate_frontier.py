@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gc
 import json
-import os
 import shutil
 import weakref
 from collections import Counter
@@ -28,8 +27,7 @@ from likelier.models.loading import load_model
 from likelier.stages import evaluate_frontier, evaluate_policies
 from likelier.stats import mean_interval
 from likelier.training import stored
-from tests.source_tree import ROOT
-from tests.stages.test_sample_kills import drive
+from tests.stages.test_sample_kills import whole_and_killed
 from tests.training.conftest import no_timing, own_cache
 from tests.training.support import metrics_of, pairs, write_rows
 
@@ -255,18 +253,9 @@ def test_after_sigkill_nothing_is_drawn_twice_and_the_result_is_the_same(
     """Killed before something is kept, in the middle of an answer, and thrice in one evaluation."""
     words = ["evaluate", "frontier", "full", "lora", "--prompts", "prompts.jsonl", "--reward", "length"]
     words += ["--n", "2", "--max-new-tokens", "6", "--precision", "float32"]
-
-    def order(name: str, **more: Any) -> dict[str, Any]:
-        return {"words": [*words, "--out", name], "stderr": str(here / "err"), **more}
-
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
-    monkeypatch.setenv("LIKELIER_CACHE", str(here / "first"))
-    (whole,) = drive([order("whole")])
-    assert whole["code"] == 0, whole
-    monkeypatch.setenv("LIKELIER_CACHE", str(here / "second"))
     # Kept are 5 prompts of the reference, then for each of 4 policies 5 answers and 5 distances: 45 in all.
     points = [("put", 3), ("put", 9), ("token", 4), ("put", 20)]
-    results = drive([order("killed", at=at, nth=nth) for at, nth in points] + [order("killed")])
+    _, results = whole_and_killed(here, words, [{"at": at, "nth": nth} for at, nth in points], monkeypatch)
     assert [result["code"] for result in results] == [-9, -9, -9, -9, 0]
     # 2 and then 8 more are kept, which leaves 35 of 45; the third process dies in the first answers of step 2's
     # successor, the last one after 19 more.

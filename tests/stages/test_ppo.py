@@ -236,6 +236,16 @@ def test_the_command(tmp_path: Path, tiny_llama: Path, capsys: pytest.CaptureFix
     assert "is finished" in capsys.readouterr().err
 
 
+def test_what_a_nat_costs_is_logged_in_deviations_of_the_rewards(tokenizer: Any) -> None:
+    """Beta over the rollout's own deviation, or beta itself where rewards are normalised; the target beside it."""
+    for settings in ({"normalize_rewards": False, "target_kl": 6.0}, {"normalize_rewards": True}):
+        run = train(small(tokenizer), tokenizer=tokenizer, max_steps=2, beta=0.3, **settings)
+        for line in run.metrics[:2]:
+            spread = 1.0 if settings["normalize_rewards"] else line["reward/std"]
+            assert line["beta/deviations"] == pytest.approx(line["beta"] / spread)
+            assert line.get("kl/target") == settings.get("target_kl")
+
+
 def test_a_dry_run_draws_nothing(tmp_path: Path, tokenizer: Any) -> None:
     def refuse(*_: Any) -> float:
         raise AssertionError("asked for a reward")

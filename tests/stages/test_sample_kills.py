@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from likelier.data.unfinished import partial_path
 from tests.engines.stub_server import HANG, StubServer, answers
+from tests.source_tree import ROOT
 
 PROMPTS = [{"id": f"p{i}", "prompt": "The cat sat " * (1 + 3 * (i % 3)) + str(i)} for i in range(7)]
 POINTS = [
@@ -43,6 +45,22 @@ def drive(orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def whole_and_killed(
+    here: Path, words: Sequence[str], points: Sequence[Mapping[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An evaluation never stopped, in `here/whole`; another, in `here/killed`, killed at each point and then ended."""
+
+    def order(name: str, **more: Any) -> dict[str, Any]:
+        return {"words": [*words, "--out", name], "stderr": str(here / "err"), **more}
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "src")]))
+    monkeypatch.setenv("LIKELIER_CACHE", str(here / "first"))
+    (whole,) = drive([order("whole")])
+    assert whole["code"] == 0, whole
+    monkeypatch.setenv("LIKELIER_CACHE", str(here / "second"))
+    return whole, drive([*(order("killed", **point) for point in points), order("killed")])
 
 
 def words(folder: Path, name: str, *more: str) -> list[str]:

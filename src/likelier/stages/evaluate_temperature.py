@@ -58,30 +58,53 @@ def temperature(
     check_reward(chooser)
     records = read_prompts(config, prompts, say=say)
     assert config.baseline is not None  # validated
-    texts = baseline_texts(prompts, config.baseline, records)
-    baseline = column_answers(config.baseline, texts)
+    baseline = column_answers(config.baseline, baseline_texts(prompts, config.baseline, records))
     try:
         with ReplyCache(cache_folder(), report=say, file=ANSWERED) as cache:
             drawn = {player: _drawn(config, player, records, cache, say) for player in players}
         scores = _scores(config, chooser, records, drawn[players[0]])
-        sides = [[one.first(answers_each(config)) for one in own] for own in drawn.values()]
-        for n in config.best_of:
-            sides.append([best_of_answers(n, *both) for both in zip(drawn[players[0]], scores, strict=True)])
-        sweeps = [_sweep([contest(records, one, baseline, referee) for one in own]) for own in sides]
+        sweeps = [
+            _sweep([contest(records, one, baseline, referee) for one in own])
+            for own in _sides(config, list(drawn.values()), scores)
+        ]
         agreement = None
         if isinstance(referee, ByJudge) and config.human_labels is not None:
             agreement = referee.agreement(config.human_labels)
     finally:
         referee.close()
-    how = referee.how + strength_words(players)
-    words = [line for sweep in sweeps for line in _words(config, sweep, how)]
+    outcome = _outcome(config, players, sweeps, referee.how, agreement, _rows(records, drawn, scores))
+    write_outcome(config, outcome, inputs=[config.prompts or ""])
+    return outcome
+
+
+def _sides(
+    config: EvaluateConfig, drawn: Sequence[Sequence[Answers]], scores: Sequence[Sequence[Sequence[float]]]
+) -> list[list[Answers]]:
+    """`[players][temperatures]`: every run's answers, then best-of-N of the first run's draws."""
+    sides = [[one.first(answers_each(config)) for one in own] for own in drawn]
+    for n in config.best_of:
+        sides.append([best_of_answers(n, *both) for both in zip(drawn[0], scores, strict=True)])
+    return sides
+
+
+def _outcome(
+    config: EvaluateConfig,
+    players: Sequence[Player],
+    sweeps: list[Sweep],
+    how: str,
+    agreement: dict[str, Any] | None,
+    answers: list[dict[str, Any]],
+) -> Outcome:
+    """All that is written; `how` says who is the referee."""
+    told = how + strength_words(players)
+    words = [line for sweep in sweeps for line in _words(config, sweep, told)]
     words += [_best_of_words(config, players[0])] if config.best_of else []
     words += [agreement_words(agreement)] if agreement else []
-    outcome = Outcome(
+    return Outcome(
         found=sweeps,
         result={
             "sweeps": [sweep.as_dict() for sweep in sweeps],
-            "referee": referee.how,
+            "referee": how,
             "agreement_with_people": agreement,
             "seed": config.seed,
             "strength": config.strength,
@@ -98,11 +121,9 @@ def temperature(
             for win, drop in zip(sweep.wins, sweep.drops, strict=True)
         ],
         picture=lambda form: temperature_picture(sweeps, form=form),
-        answers=_rows(records, drawn, scores),
+        answers=answers,
         failures=sum(failures_in(win.judge) for sweep in sweeps for win in sweep.wins),
     )
-    write_outcome(config, outcome, inputs=[config.prompts or ""])
-    return outcome
 
 
 def _drawn(
