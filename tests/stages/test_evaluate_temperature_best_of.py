@@ -74,6 +74,16 @@ def test_every_subset_and_each_answer_drawn_once(tiny_llama: Path, drawn: list[s
     assert len({sweep.wins[1].win_rate.value for sweep in best}) > 1
 
 
+def test_of_two_runs_the_first_is_chosen_from(tiny_llama: Path, patient_llama: Path) -> None:
+    both = [str(tiny_llama), str(patient_llama)]
+    sweeps = likelier.evaluate(
+        "temperature", both, **SETTINGS, reward="length", best_of=[4], chooser="length"
+    )
+    assert [sweep.run for sweep in sweeps] == [*both, f"best-of-4 of {tiny_llama}"]
+    (alone,) = evaluated(tiny_llama, best_of=[4], chooser="length", out="alone")[1:]
+    assert sweeps[2].wins[1].per_prompt == alone.wins[1].per_prompt
+
+
 def test_the_files_and_words_say_it(tiny_llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", "temperature", str(tiny_llama), "--prompts", "prompts.jsonl", "--baseline", "human"]
     words += ["--reward", "length", "--temperatures", "0,1", "--best-of", "1,5", "--chooser", "length"]
