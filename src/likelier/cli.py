@@ -87,7 +87,7 @@ STAGES: dict[str, Stage] = {
     ),
     "demo": Stage(
         "a real model changed by preferences, and by how much, on one page",
-        "likelier.stages.demo:DemoConfig",
+        "likelier.stages.demo_config:DemoConfig",
         "likelier.stages.demo:main",
     ),
 }

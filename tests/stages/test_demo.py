@@ -16,7 +16,8 @@ from likelier.engines.sampling import SampledCompletion, SampledPrompt
 from likelier.errors import DataError, ModelError, UsageError, WorkError
 from likelier.report.page import number
 from likelier.stages import demo_time
-from likelier.stages.demo import DemoConfig, DemoResult, demo
+from likelier.stages.demo import DemoResult, demo
+from likelier.stages.demo_config import DemoConfig
 from likelier.stages.demo_prompts import read_demo_prompts
 from likelier.stages.demo_report import next_commands
 from likelier.stages.dpo import dpo

@@ -14,7 +14,8 @@ from likelier.cli import main
 from likelier.engines.decoding import generation_copy
 from likelier.models.loading import load_model
 from likelier.report.page import number
-from likelier.stages.demo import DemoConfig, demo
+from likelier.stages.demo import demo
+from likelier.stages.demo_config import DemoConfig
 from likelier.stages.demo_dial import STRENGTHS
 from likelier.stages.demo_report import next_commands
 from likelier.stages.sample import sample

@@ -14,7 +14,7 @@ import yaml
 
 from likelier.cli import main, parse
 from likelier.errors import UsageError
-from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_config import DemoConfig
 from likelier.stages.demo_stages import walk_stages
 from tests.stages.test_demo import lines, settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from likelier.errors import UsageError
-from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_config import DemoConfig
 
 
 def check_folder(config: DemoConfig) -> None:

@@ -17,7 +17,7 @@ from likelier.manifest import versions, write_whole
 from likelier.report.comparison import Comparison
 from likelier.report.dial import Dial
 from likelier.report.page import DemoPage, Example, SideBySide, render_page
-from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_config import DemoConfig
 from likelier.stages.demo_prompts import DemoPrompt, last_turn
 from likelier.stages.demo_size import HELD_OUT_SEED
 from likelier.stages.label_outcome import Labelled

@@ -24,8 +24,8 @@ from likelier.models.loading import load_model
 from likelier.models.saving import save_model
 from likelier.report.comparison import compare, rewards_of
 from likelier.report.rounds import Labelling, Round, RoundsPage, render_rounds
-from likelier.stages.demo import DemoConfig
 from likelier.stages.demo_calls import Calls
+from likelier.stages.demo_config import DemoConfig
 from likelier.stages.demo_folder import check_folder, make_folder
 from likelier.stages.demo_prompts import DemoPrompt, last_turn, read_demo_prompts, write_demo_prompts
 from likelier.stages.demo_size import HELD_OUT_SEED, Size, size_of

@@ -19,7 +19,7 @@ from likelier.models.loading import Loaded, load_model
 from likelier.report.comparison import Comparison, compare, rewards_of
 from likelier.report.dial import Dial
 from likelier.report.page import Example
-from likelier.stages.demo import DemoConfig
+from likelier.stages.demo_config import DemoConfig
 from likelier.stages.demo_dial import STRENGTHS, Ends, turned, write_dial
 from likelier.stages.demo_folder import check_folder, make_folder
 from likelier.stages.demo_pair import Pair, pair_logps, widest_pair
