@@ -172,6 +172,14 @@ def test_a_runs_dial(rank: int | None, tmp_path: Path, tiny_llama: Path) -> None
         at_1_5.kl, plain, ratios, report.points[1].kl, strict=True
     ):
         assert found == [pytest.approx(uncorrected + np.mean(better) - np.mean(noisy), abs=1e-4)]
+    # Three answers are too few for an interval of what their weights leave of them, and no envelope rests on it.
+    assert (at_1_5.kl_is, at_1_5.distance.interval) == ("rough estimate", None)
+    assert names.index(at_1_5.name) not in report.overall.corners
+    said = "\n".join(json.loads((tmp_path / "dial" / "frontier.json").read_text())["words"])
+    assert (
+        f"{at_1_5.name}: reward {at_1_5.reward.value:.4g}, KL roughly {at_1_5.distance.value:.4g}, " in said
+    )
+    assert "KL without an interval, 3 answers to a prompt of which" in said
     # The file pairs it with other evaluations, prompt by prompt; the reweighted points have no answers of their own.
     told = json.loads((tmp_path / "dial" / "frontier.json").read_text())["points"]
     assert [one["name"] for one in told] == names

@@ -82,6 +82,24 @@ def test_by_hand():
     assert compute_frontier(rewards, [0, 1, 2, 4], start=0, to=5.0).area.value == pytest.approx(2.0 * 3 + 3.0)
 
 
+def test_nothing_rests_on_a_cost_that_is_rough():
+    """The third point would be the envelope and dominate the second; without it the figures are those of the others."""
+    rewards, costs = rows([0.0, 1.0, 3.0, 2.0]), known([0.0, 1.0, 0.5, 4.0])
+    found = kl_frontier(rewards, costs, start=0, to=5.0, rough=[2])
+    others = kl_frontier(rewards[[0, 1, 3]], costs[[0, 1, 3]], start=0, to=5.0)
+    assert (found.area, found.corners) == (others.area, (0, 1, 3))
+    assert found.dominated_by == (None, None, None, None)
+    assert found.below == (0.0, 0.0, 0.5 - 3.0, 0.0)
+    assert kl_frontier(rewards, costs, start=0, to=5.0).dominated_by == (None, 2, None, 2)
+    with pytest.raises(ValueError, match="starts at a point whose KL is known"):
+        kl_frontier(rewards, costs, start=2, to=5.0, rough=[2])
+
+
+def test_a_rough_cost_that_is_worse_is_dominated():
+    found = kl_frontier(rows([0.0, 2.0, 1.0]), known([0.0, 1.0, 3.0]), start=0, to=5.0, rough=[2])
+    assert (found.dominated_by, found.below) == ((None, None, 1), (0.0, 0.0, 1.0))
+
+
 def test_an_area_is_above_the_start_wherever_that_lies():
     rewards, costs = rows([5, 7]), known([0, 2])
     assert kl_frontier(rewards, costs, start=0, to=2.0).area.value == pytest.approx(2.0)

@@ -103,12 +103,12 @@ class FrontierReport:
 def report_frontier(points: Sequence[Point]) -> FrontierReport:
     """The frontiers of points of which the first is the reference, whose KL is 0.
 
-    Areas count up to the highest KL, and the most compute, of any point.
+    Areas count up to the highest KL, and the most compute, of any point. No envelope rests on a KL that is rough.
     """
     runs = list(dict.fromkeys(point.run for point in points[1:]))
     members = {"kl": {"all": list(range(len(points)))}}
     members["kl"] |= {run: _of_run(points, run, range(len(points))) for run in runs}
-    furthest = max(point.distance.value for point in points)
+    furthest = max(point.distance.value for point in points if point.kl_is != "rough estimate")
     over_kl = {
         name: _over_kl([points[index] for index in own], furthest) for name, own in members["kl"].items()
     }
@@ -179,8 +179,10 @@ def _rows(points: Sequence[Point], name: str) -> np.ndarray[Any, Any]:
 
 
 def _over_kl(points: Sequence[Point], to: float) -> Frontier:
+    rough = [number for number, point in enumerate(points) if point.kl_is == "rough estimate"]
     # Where no policy has moved there is nothing to draw; the width is then any.
-    found = kl_frontier(_rows(points, "rewards"), _rows(points, "kl"), start=0, to=to if to > 0.0 else 1.0)
+    to = to if to > 0.0 else 1.0
+    found = kl_frontier(_rows(points, "rewards"), _rows(points, "kl"), start=0, to=to, rough=rough)
     # Whose KL is known by a bound or roughly may lie nearer, out of another's reach.
     known = [point.kl_is == "estimate" for point in points]
     return replace(found, surely=tuple(sure and own for sure, own in zip(found.surely, known, strict=True)))

@@ -164,6 +164,8 @@ def _frontier(result: Mapping[str, Any]) -> Table:
         }
         if point.get("kl_is") == "upper bound":
             figures["kl"] = f"at most {point['kl']['value']:.4g}"
+        if point.get("kl_is") == "rough estimate":
+            figures["kl"], place = f"roughly {point['kl']['value']:.4g}", "no envelope rests on it"
         rows.append([str(point["name"]), *figures.values(), place])
     reward = result["reward"]["name"]
     return ("policy", f"mean reward ({reward})", "KL to the reference, nats", "length, tokens", "place"), rows

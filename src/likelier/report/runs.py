@@ -108,11 +108,19 @@ def cell(value: Estimate | float | str | None) -> Part:
     (Part(value='0.250', interval=''), Part(value='', interval=''), Part(value='a', interval=''))
     >>> cell(Estimate(value=0.25, low=-0.5, high=1.0, n=9, clusters=9)).interval
     '[−0.500, 1.00]'
+    >>> cell(Estimate(value=0.25, low=2.64e-8, high=0.5, n=9, clusters=9)).interval
+    '[0.000, 0.500]'
     """
     if isinstance(value, Estimate):
-        between = "" if value.interval is None else "[{}, {}]".format(*map(_figure, value.interval))
-        return Part(_figure(value.value), between)
+        return Part(_figure(value.value), "" if value.interval is None else _interval(*value.interval))
     return Part(_figure(value) if isinstance(value, float) else (value or ""), "")
+
+
+def _interval(low: float, high: float) -> str:
+    """Both ends; one that is nothing beside the other, such as what rounding left of 0, is 0."""
+    nothing = 1e-5 * max(abs(low), abs(high))
+    low, high = (0.0 if abs(end) < nothing else end for end in (low, high))
+    return f"[{_figure(low)}, {_figure(high)}]"
 
 
 def _figure(value: float) -> str:

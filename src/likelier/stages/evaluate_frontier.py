@@ -193,11 +193,12 @@ def _words(
         lines.append(f"{run}: area up to the same KL {own.area}")
     for index, point in enumerate(report.points):
         other = report.overall.dominated_by[index]
-        place = (
-            "on the envelope"
-            if index in report.overall.corners
-            else (f"{report.overall.below[index]:.4g} below the envelope")
-        )
+        if index in report.overall.corners:
+            place = "on the envelope"
+        elif point.kl_is == "rough estimate":
+            place = "which no envelope rests on"
+        else:
+            place = f"{report.overall.below[index]:.4g} below the envelope"
         if other is not None:
             sure = "surely " if report.overall.surely[index] else ""
             place += f", {sure}dominated by {report.points[other].name}"
@@ -215,4 +216,6 @@ def _words(
 def _distance(point: Point, *, short: bool = False) -> str:
     if point.kl_is == "upper bound":
         return f"KL at most {point.distance.value:.4g}"
+    if point.kl_is == "rough estimate":
+        return f"KL roughly {point.distance.value:.4g}"
     return f"KL {point.distance.value:.4g}" if short else f"KL {point.distance}"

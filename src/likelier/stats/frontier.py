@@ -8,7 +8,7 @@ best reward that was reached with so much.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -48,7 +48,8 @@ class Frontier:
     figures, one that is too large on average and one that is too small."""
     to: float
     below: tuple[float, ...]
-    """How far each point lies below the envelope at its own cost; 0 for its corners."""
+    """How far each point lies below the envelope at its own cost; 0 for its corners. Less than 0 only where its cost is
+    rough."""
     dominated_by: tuple[int | None, ...]
     """A point of no higher cost and no lower reward, and better in one of them; of several that of the most reward."""
     surely: tuple[bool, ...]
@@ -57,7 +58,13 @@ class Frontier:
 
 
 def kl_frontier(
-    rewards: npt.ArrayLike, costs: npt.ArrayLike, *, start: int, to: float, level: float = 0.95
+    rewards: npt.ArrayLike,
+    costs: npt.ArrayLike,
+    *,
+    start: int,
+    to: float,
+    rough: Sequence[int] = (),
+    level: float = 0.95,
 ) -> Frontier:
     """The envelope of points whose reward and KL are means over the same prompts.
 
@@ -72,10 +79,12 @@ def kl_frontier(
         rewards, costs: `[points, prompts]`, means over each prompt's answers.
         start: the point from which training started, of the lowest KL.
         to: the KL up to which the area counts.
+        rough: points whose KL is known only roughly: no envelope rests on them, and they dominate nothing.
         level: the coverage.
 
     Raises:
-        ValueError: tables of different shapes, or not finite; nothing between the start's KL and `to`.
+        ValueError: the starting point is rough; tables of different shapes, or not finite; nothing between the start's
+            KL and `to`.
 
     >>> rewards, costs = [[0, 0], [1, 3], [0, 2], [2, 4]], [[0, 0], [1, 1], [2, 2], [4, 4]]
     >>> found = kl_frontier(rewards, costs, start=0, to=5.0)
@@ -84,9 +93,12 @@ def kl_frontier(
     """
     reward_rows, cost_rows = _tables(rewards, costs)
     means, places = reward_rows.mean(axis=1), cost_rows.mean(axis=1)
-    corners = _hull(places, means)
-    area = _area(reward_rows, cost_rows, _concave_weights, start, to, level)
-    found = dict(zip(range(len(means)), _dominators(means, places), strict=True))
+    firm = [point for point in range(len(means)) if point not in rough]
+    if start not in firm:
+        raise ValueError("an envelope starts at a point whose KL is known")
+    corners = [firm[corner] for corner in _hull(places[firm], means[firm])]
+    area = _area(reward_rows[firm], cost_rows[firm], _concave_weights, firm.index(start), to, level)
+    found = dict(zip(range(len(means)), _dominators(means, places, among=firm), strict=True))
     return Frontier(
         corners=tuple(corners),
         area=area,
@@ -256,10 +268,12 @@ def _added(
     return np.asarray(added)
 
 
-def _dominators(means: Floats, places: Floats) -> list[int | None]:
+def _dominators(means: Floats, places: Floats, *, among: Sequence[int] | None = None) -> list[int | None]:
+    """By which of the points `among`, by default of all, each is dominated."""
+    eligible = np.isin(np.arange(len(means)), range(len(means)) if among is None else among)
     found: list[int | None] = []
     for reward, cost in zip(means, places, strict=True):
-        better = (places <= cost) & (means >= reward) & ((places < cost) | (means > reward))
+        better = eligible & (places <= cost) & (means >= reward) & ((places < cost) | (means > reward))
         found.append(int(np.flatnonzero(better)[means[better].argmax()]) if better.any() else None)
     return found
 
