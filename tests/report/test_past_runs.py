@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from likelier.config import read_yaml
+from likelier.report.frontier import Point, report_frontier
 from likelier.report.past_evaluations import evaluations_in, evaluations_near, in_short
 from likelier.report.past_runs import is_run, read_run, short_names
 from likelier.report.run_curves import curve_of, panels
@@ -356,6 +357,24 @@ def test_an_evaluations_figures(tmp_path: Path) -> None:
     )
     assert found.picture is not None
     assert found.picture.startswith("data:image/svg+xml;base64,")
+
+
+def test_what_is_known_of_a_kl_is_said_in_its_cell(tmp_path: Path) -> None:
+    def point(run: str, reward: float, kl: float, **how: Any) -> Point:
+        rows = {name: [[value], [value + 0.5]] for name, value in (("rewards", reward), ("lengths", 4.0))}
+        return Point(run=run, step=None, kl=[[kl], [kl]], cut=0.0, compute={}, **rows, **how)
+
+    points = [
+        point("reference", 0.0, 0.0),
+        point("a", 1.5, 2.0),
+        point("best of 4", 2.0, 3.0, kl_is="upper bound"),
+        point("a, reweighted", 3.0, 0.25, kl_is="rough estimate"),
+    ]
+    told = {**report_frontier(points).as_dict(), "reward": {"name": "length"}}
+    (tmp_path / "frontier.json").write_text(json.dumps(told))
+    (found,) = evaluations_in(tmp_path, [])
+    assert [row[2] for row in found.rows[2:]] == ["at most 3", "roughly 0.25"]
+    assert [row[-1] for row in found.rows] == [*["on the envelope"] * 3, "no envelope rests on it"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"comparisons": [{"first": "a"}]}', '{"comparisons": 3}'])
