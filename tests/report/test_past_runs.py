@@ -125,6 +125,25 @@ def test_losses_of_unlike_kinds_have_panels_of_their_own(tmp_path: Path) -> None
     assert "Reward" not in titles
 
 
+def test_rewards_of_unlike_units_have_panels_of_their_own(tmp_path: Path) -> None:
+    """A log-probability lies at −60 where a log-ratio is 0: on one axis all log-ratios were one line."""
+    written = [
+        write_run(tmp_path / "a"),
+        write_run(tmp_path / "b", manifest={"reference": ""}),
+        write_run(tmp_path / "c", manifest={"stage": "reward"}),
+        write_run(tmp_path / "d", metrics=[{"step": 1, "loss": 2.0}], manifest={"stage": "sft"}),
+    ]
+    runs = [read_run(run, name=run.name) for run in written]
+    kinds = ("losses with reference", "losses without reference", "reward models")
+    titles = [panel.title for panel in panels(runs)]
+    assert [title for title in titles if title.startswith("Margin")] == [f"Margin ({one})" for one in kinds]
+    zero = "dotted: 0, where the policy is its reference"
+    drawn = {panel.title: zero in panel.caption for panel in panels(runs)}
+    assert [drawn[f"Margin ({one})"] for one in kinds] == [True, False, False]
+    assert "Accuracy" in titles
+    assert "Margin" in [panel.title for panel in panels([runs[1], runs[3]])]
+
+
 def test_every_run_of_twenty_has_a_line_of_its_own(tmp_path: Path) -> None:
     runs = [read_run(write_run(tmp_path / str(n)), name=str(n)) for n in range(20)]
     loss = panels(runs)[0].svg

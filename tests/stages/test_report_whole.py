@@ -115,7 +115,8 @@ def test_curves_of_every_stage(made: SimpleNamespace, text: str) -> None:
         "Loss (sft)",
         "Loss (dpo, sigmoid)",
         "Loss (ppo)",
-        "Margin",
+        "Margin (losses with reference)",
+        "Margin (reward models)",
         "KL to the reference",
         "Clipped tokens",
     ):

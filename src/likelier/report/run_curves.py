@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log, nan
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -22,6 +22,7 @@ _BANDS = 4
 _COLORS = 7
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 1.5, 1.2, 1.5)))
 _MARKS = "osD^vPX"
+_RATIOS = "losses with reference"
 
 
 class Look(NamedTuple):
@@ -59,18 +60,24 @@ class Figures:
     meaning: str
     start: float | None = None
     """Where a dotted line goes: the value of a policy that is the reference."""
-    apart: bool = False
-    """Whether runs of different stages, or losses, are not comparable and get panels of their own."""
+    apart: Literal["", "loss", "unit"] = ""
+    """What gives runs panels of their own: another stage or loss, or rewards in another unit."""
 
 
 PANELS = (
-    Figures("loss", "Loss", "of the step's rows before its update", apart=True),
-    Figures("rewards/margins", "Margin", "reward of the chosen answer less that of the rejected", 0.0),
+    Figures("loss", "Loss", "of the step's rows before its update", apart="loss"),
+    Figures(
+        "rewards/margins", "Margin", "reward of the chosen answer less that of the rejected", 0.0, "unit"
+    ),
     Figures("rewards/accuracies", "Accuracy", "share of pairs ranked rightly, an exact tie one half", 0.5),
     Figures(
-        "rewards/chosen", "Reward of chosen answers", "implicit, β log π/π_ref, or the reward model's", 0.0
+        "rewards/chosen",
+        "Reward of chosen answers",
+        "the loss's own: β log π/π_ref, without a reference of log π, or a reward model's",
+        0.0,
+        "unit",
     ),
-    Figures("rewards/rejected", "Reward of rejected answers", "as the chosen answers'", 0.0),
+    Figures("rewards/rejected", "Reward of rejected answers", "as the chosen answers'", 0.0, "unit"),
     Figures("reward/mean", "Reward", "mean over the step's own answers"),
     Figures("kl", "KL to the reference", "nats per answer, over the step's own answers", 0.0),
     Figures("objective", "Objective", "reward less β KL, what PPO maximises"),
@@ -79,9 +86,9 @@ PANELS = (
     Figures("approx_kl", "Approximate KL of the update", "between the policy before and after"),
     Figures("clip_fraction", "Clipped tokens", "share whose ratio left the range"),
     Figures("explained_variance", "Explained variance", "of the returns by the value head"),
-    Figures("eval/loss", "Held-out loss", "95 % intervals where the run has them", apart=True),
+    Figures("eval/loss", "Held-out loss", "95 % intervals where the run has them", apart="loss"),
     Figures("eval/rewards/accuracies", "Held-out accuracy", "with 95 % intervals", 0.5),
-    Figures("eval/rewards/margins", "Held-out margin", "with 95 % intervals", 0.0),
+    Figures("eval/rewards/margins", "Held-out margin", "with 95 % intervals", 0.0, "unit"),
     Figures("eval/reward/mean", "Held-out reward", "with 95 % intervals"),
     Figures("eval/kl", "Held-out KL to the reference", "nats per answer, with 95 % intervals", 0.0),
     Figures("eval/perplexity", "Held-out perplexity", "per scored token"),
@@ -115,26 +122,40 @@ def panels(runs: Sequence[PastRun]) -> list[Panel]:
     """Every panel for which a run has figures."""
     made: list[Panel] = []
     for number, shown in enumerate(PANELS):
-        for group, members in _groups(shown, runs):
-            curves = {place: curve_of(runs[place], shown.key) for place in members}
-            curves = {place: curve for place, curve in curves.items() if curve.steps}
-            if curves:
-                made.append(_panel(shown, group, curves, runs, name=f"curves{number}x{len(made)}"))
+        found = {place: curve_of(run, shown.key) for place, run in enumerate(runs)}
+        curves = {place: curve for place, curve in found.items() if curve.steps}
+        for group, members in _groups(shown, {place: runs[place] for place in curves}):
+            own = {place: curves[place] for place in members}
+            made.append(_panel(shown, group, own, runs, name=f"curves{number}x{len(made)}"))
     return made
 
 
-def _groups(shown: Figures, runs: Sequence[PastRun]) -> list[tuple[str, list[int]]]:
+def _groups(shown: Figures, runs: Mapping[int, PastRun]) -> list[tuple[str, list[int]]]:
     """Runs whose figures share an axis, by number, with what to call them."""
+    if not runs:
+        return []
     if not shown.apart:
-        return [("", list(range(len(runs))))]
-    kinds = [
-        run.stage if "loss" not in run.settings else f"{run.stage}, {run.settings['loss']}" for run in runs
-    ]
-    named = dict.fromkeys(kinds)
+        return [("", list(runs))]
+    kind_of = _loss if shown.apart == "loss" else _unit
+    kinds = {place: kind_of(run) for place, run in runs.items()}
+    named = dict.fromkeys(kinds.values())
     return [
-        (kind if len(named) > 1 else "", [place for place, own in enumerate(kinds) if own == kind])
+        (kind if len(named) > 1 else "", [place for place, own in kinds.items() if own == kind])
         for kind in named
     ]
+
+
+def _loss(run: PastRun) -> str:
+    return run.stage if "loss" not in run.settings else f"{run.stage}, {run.settings['loss']}"
+
+
+def _unit(run: PastRun) -> str:
+    """Of rewards: a log-ratio's, a log-probability's where the loss has no reference, or what a model learned."""
+    if run.stage == "reward":
+        return "reward models"
+    # Of a run that is under way the manifest is not written: it says nothing of a reference.
+    alone = run.stage == "dpo" and (run.manifest or {}).get("reference") == ""
+    return "losses without reference" if alone else _RATIOS
 
 
 def curve_of(run: PastRun, key: str) -> Curve:
@@ -173,6 +194,8 @@ def _panel(
     # Every run's loss begins at log 2 under the sigmoid loss alone.
     plain = all(runs[place].settings.get("loss") == "sigmoid" for place in curves)
     start = log(2) if shown.key in ("loss", "eval/loss") and plain else shown.start
+    if shown.apart == "unit" and any(_unit(runs[place]) != _RATIOS for place in curves):
+        start = None
     with rc_context(STYLE):
         figure = Figure(figsize=(4.8, 2.9), layout="constrained")
         axes = figure.subplots()
@@ -180,17 +203,12 @@ def _panel(
             axes.axhline(start, color=FAINT, linewidth=1, linestyle=":")
         for place, curve in curves.items():
             _draw(axes, look(place), curve, sparse=len(curves) > 1, bands=len(curves) <= _BANDS)
-        axes.set(xlabel="step", ylabel=_axis(title))
+        axes.set(xlabel="step", ylabel=shown.title)
         axes.locator_params(axis="x", integer=True)
         axes.margins(x=0.03)
         label = f"{title} over steps, {len(curves)} of {len(runs)} runs; the last values stand in the table of runs"
         svg = as_svg(figure, name, label, variables=_VARIABLES)
     return Panel(title=title, caption=_caption(shown, curves, start), svg=svg)
-
-
-def _axis(title: str) -> str:
-    short = title if len(title) <= 34 else f"{title[:33]}…"
-    return short.replace("$", r"\$")  # which begins a formula
 
 
 def _caption(shown: Figures, curves: dict[int, Curve], start: float | None) -> str:

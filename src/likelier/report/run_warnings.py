@@ -108,7 +108,7 @@ def _between(runs: Sequence[PastRun]) -> list[Warned]:
         *_unlike(
             runs,
             lambda run: _name(run, "loss") if run.stage == "dpo" else None,
-            "have different losses, whose values are not comparable; margins and accuracies are",
+            "have different losses, whose values are not comparable; accuracies are, and margins with a reference",
         ),
         *_unlike(
             runs,
