@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, Literal
 
 from matplotlib import rc_context
@@ -36,8 +37,29 @@ def drawn(draw: Callable[[], Figure], *, form: Form) -> bytes:
 
 
 def look(number: int, name: str) -> dict[str, Any]:
-    """Colour, mark and name of the n-th thing: nothing is said by colour alone."""
-    return {"color": COLORS[number % len(COLORS)], "marker": MARKS[number % len(MARKS)], "label": short(name)}
+    """Colour, mark and name of the n-th thing: nothing is said by colour alone, and 36 things look like no other.
+
+    >>> [look(number, "")["marker"] for number in (0, 5, 6, 12)]
+    ['o', 'P', 's', 'D']
+    """
+    mark = MARKS[(number + number // len(COLORS)) % len(MARKS)]
+    return {"color": COLORS[number % len(COLORS)], "marker": mark, "label": short(name)}
+
+
+def legend_names(names: Sequence[str]) -> list[str]:
+    """Names without the folder that all paths among them share.
+
+    >>> legend_names(["runs/a/first", "runs/a/second", "best-of-N"]), legend_names(["runs/first"])
+    (['first', 'second', 'best-of-N'], ['runs/first'])
+    """
+    paths = [name.split("/")[:-1] for name in names if "/" in name]
+    if len(paths) < 2:
+        return list(names)
+    # Of paths of different length, as far as the shortest.
+    shared = "".join(
+        f"{parts[0]}/" for parts in takewhile(lambda own: len(set(own)) == 1, zip(*paths, strict=False))
+    )
+    return [name.removeprefix(shared) for name in names]
 
 
 def short(name: str, *, limit: int = 40) -> str:

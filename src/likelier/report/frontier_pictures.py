@@ -7,8 +7,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from likelier.report.charts import FAINT, Form, crosses, drawn, look, short
+from likelier.report.charts import FAINT, Form, crosses, drawn, legend_names, look, short
 from likelier.report.frontier import AXES, FrontierReport, Point
+
+_NAMED_ENDS = 6
+"""Runs whose last steps are written beside their points; more would lie upon each other."""
 
 
 def frontier_picture(report: FrontierReport, *, reward: str, form: Form) -> bytes:
@@ -57,14 +60,15 @@ def _over(axes: Axes, report: FrontierReport, axis: str) -> None:
         label="reference",
         linestyle="none",
     )
-    for number, run in enumerate(dict.fromkeys(point.run for point in report.points[1:])):
+    runs = list(dict.fromkeys(point.run for point in report.points[1:]))
+    for number, (run, name) in enumerate(zip(runs, legend_names(runs), strict=True)):
         own = [index for index in members.get(run, []) if index]
         points = [report.points[index] for index in own]
         if not points:
             continue
         kl = [point.distance if axis == "kl" else _place(point, axis) for point in points]
         better = dict(zip(members["all"], found.dominated_by, strict=True))
-        colors = look(number, run)
+        colors = look(number, name)
         crosses(axes, kl, [point.reward for point in points], linewidth=1.2, **colors)
         worse = [index for index in own if better[index] is not None]
         axes.plot(
@@ -76,7 +80,7 @@ def _over(axes: Axes, report: FrontierReport, axis: str) -> None:
             markerfacecolor="white",
             zorder=5,
         )
-        if points[-1].step is not None and axis == "kl":
+        if points[-1].step is not None and axis == "kl" and len(runs) <= _NAMED_ENDS:
             place = {
                 "textcoords": "offset points",
                 "xytext": (6, -11),

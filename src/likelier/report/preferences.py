@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from likelier.report.charts import FAINT, Form, crosses, drawn, errors_of, look, short
+from likelier.report.charts import FAINT, Form, crosses, drawn, errors_of, legend_names, look, short
 from likelier.stats.preferences import Group, PreferenceEvaluation
 
 
@@ -24,7 +24,8 @@ def _figure(found: Mapping[str, PreferenceEvaluation]) -> Figure:
     lengths.axhline(0.5, color=FAINT, linewidth=1, linestyle=":")
     # Lengths in tokens and in characters have no axis in common: a judge beside rewards is in the table alone.
     unit = next(iter(found.values())).unit
-    for number, (name, one) in enumerate(found.items()):
+    names = legend_names(list(found))
+    for number, (name, one) in enumerate(zip(names, found.values(), strict=True)):
         _points(reliability, one.reliability, number, name)
         _points(lengths, one.by_length if one.unit == unit else (), number, name)
     for axes in categories:

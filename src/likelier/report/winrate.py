@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from likelier.report.charts import FAINT, Form, crosses, drawn, errors_of, look, short
+from likelier.report.charts import FAINT, Form, crosses, drawn, errors_of, legend_names, look, short
 from likelier.stats import Estimate, accuracy_interval, ratio_interval
 from likelier.stats.best import drops_from_best
 from likelier.stats.length_control import LengthControl, control_length
@@ -233,10 +233,11 @@ def _curves(sweeps: Sequence[Sweep]) -> Figure:
     rates, drops = figure.subplots(1, 2)
     rates.axhline(50, color=FAINT, linewidth=1, linestyle=":")
     drops.axhline(0, color=FAINT, linewidth=1, linestyle=":")
-    for number, sweep in enumerate(sweeps):
+    names = legend_names([sweep.run for sweep in sweeps])
+    for number, (name, sweep) in enumerate(zip(names, sweeps, strict=True)):
         # Side by side, so that intervals of several can be told apart.
         at = [(win.temperature or 0.0) + 0.008 * (number - (len(sweeps) - 1) / 2) for win in sweep.wins]
-        style = {"linewidth": 1.2, **look(number, sweep.run)}
+        style = {"linewidth": 1.2, **look(number, name)}
         crosses(rates, at, [win.win_rate.scaled(100) for win in sweep.wins], **style)
         crosses(drops, at, [drop.scaled(100) for drop in sweep.drops], **style)
     rates.set(xlabel="sampling temperature", ylabel="win rate, % (ties half; 95 %)")
