@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from likelier.engines.prompts import Prompt
@@ -44,11 +45,17 @@ def scores_of(
     Raises:
         WorkError: a reward that fails, or gives no finite number.
     """
-    return [
-        reward(
-            [prompt.content] * len(own),
-            list(own),
-            places=[f"prompt {prompt.id!r}, answer {number} of {who}" for number in range(1, len(own) + 1)],
-        )
+    asked = [[prompt.content] * len(own) for prompt, own in zip(prompts, texts, strict=True)]
+    places = [
+        [f"prompt {prompt.id!r}, answer {number} of {who}" for number in range(1, len(own) + 1)]
         for prompt, own in zip(prompts, texts, strict=True)
     ]
+    if reward.model is None:
+        # A function that answers a whole list is asked prompt by prompt: of a wrong count the prompt is known.
+        return [
+            reward(contents, answers, places=named)
+            for contents, answers, named in zip(asked, texts, places, strict=True)
+        ]
+    # A model packs what it reads together, and is looked through once.
+    scores = iter(reward([*chain(*asked)], [*chain(*texts)], places=[*chain(*places)]))
+    return [list(islice(scores, len(own))) for own in texts]
