@@ -7,17 +7,16 @@ Over seeds: the chance of answers, order and adapters, by the seeds' means; of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from experiment import DIALLED, SWEEP, WHOLE
 from seeds import BEST_OF, METHODS, WAYS, Floats, Point, Seed
 
-from likelier.stats import Estimate, mean_interval, wilson
+from likelier.stats import Estimate, mean_interval, rate_interval, wilson
 from likelier.stats.best import drops_from_best
 from likelier.stats.frontier import area_shares
-from likelier.stats.intervals import accuracy_interval
 
 TO = 10.0
 """Nats: areas count up to here, a flat line where a method's own points end before."""
@@ -27,10 +26,6 @@ FAR = 24.0
 """Nats, one for each of an answer's tokens: a run that ends beyond is a collapsed one, whatever its reward."""
 PRIMARY = "mixed"
 """The way of the dial that answers whether a sweep is needed, chosen before any was measured: what `sample` draws."""
-
-
-HALVES = 2 * WHOLE.fewer
-"""A prompt's win rate is the mean of its answers', each of which is 0, a half or 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +52,10 @@ def both(values: Sequence[Floats], seeds: Sequence[Seed]) -> Both:
 
 def rate_of(values: Sequence[Floats], seeds: Sequence[Seed]) -> Both:
     """The same of win rates: no interval reaches beyond 0 or 1, and that of a rate of 1 is no point."""
-    prompts = [prompt for seed in seeds for prompt in seed.prompts for _ in range(HALVES)]
-    won = np.rint(HALVES * np.concatenate(values))
-    margins = np.where(np.arange(HALVES) < won[:, None], 1.0, -1.0)
-    over_seeds = both(values, seeds).over_seeds
-    if over_seeds.low is not None and over_seeds.high is not None:
-        over_seeds = replace(over_seeds, low=max(over_seeds.low, 0.0), high=min(over_seeds.high, 1.0))
+    prompts = [prompt for seed in seeds for prompt in seed.prompts]
     return Both(
-        over_prompts=accuracy_interval(margins.ravel().tolist(), clusters=prompts), over_seeds=over_seeds
+        over_prompts=rate_interval(np.concatenate(values).tolist(), clusters=prompts),
+        over_seeds=rate_interval([float(value.mean()) for value in values]),
     )
 
 

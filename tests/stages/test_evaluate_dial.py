@@ -186,8 +186,14 @@ def test_a_runs_dial(rank: int | None, tmp_path: Path, tiny_llama: Path) -> None
     for one, point in zip(told, report.points, strict=True):
         assert one["per_prompt"]["rewards"] == [pytest.approx(np.mean(own)) for own in point.rewards]
         assert one["per_prompt"]["kl"] == [pytest.approx(np.mean(own)) for own in point.kl]
+    assert f"{run}, reweighted: area up to the same KL" in said
     again = likelier.evaluate("frontier", [run], out=tmp_path / "again", **settings)
     assert [point.kl for point in again.points] == [point.kl for point in report.points]
+    # Where all is rough that a run has, there is no area to tell.
+    likelier.evaluate("frontier", [run], out=tmp_path / "rough", **settings | {"strengths": [1.5]})
+    said = "\n".join(json.loads((tmp_path / "rough" / "frontier.json").read_text())["words"])
+    assert "reweighted, λ = 1.5, " in said
+    assert "reweighted: area" not in said
 
 
 @pytest.mark.parametrize(

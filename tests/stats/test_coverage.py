@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from likelier.stats import accuracy_interval, mean_interval, paired_interval, ratio_interval, wilson
+from likelier.stats import (
+    accuracy_interval,
+    mean_interval,
+    paired_interval,
+    rate_interval,
+    ratio_interval,
+    wilson,
+)
 from likelier.stats.agreement import alpha_interval, krippendorff_alpha, percent_agreement
 from likelier.stats.best import drops_from_best
 from likelier.stats.best_of import kept_weights
@@ -72,6 +79,12 @@ def win_rate_with_ties(draw: Draw) -> tuple[Estimate, float]:
 
 def win_rate_of_rows_with_ties(draw: Draw) -> tuple[Estimate, float]:
     return accuracy_interval(draw.choice([1.0, 0.0, -1.0], CLUSTERS, p=[0.5, 0.3, 0.2])), 0.65
+
+
+def rate_of_prompts(draw: Draw) -> tuple[Estimate, float]:
+    """Each prompt's share of four answers, near 1, where a symmetric interval would reach beyond."""
+    chances = draw.beta(9.0, 1.0, size=CLUSTERS)
+    return rate_interval(draw.binomial(ROWS, chances) / ROWS), 0.9
 
 
 def labels(draw: Draw) -> list[list[int]]:
@@ -185,7 +198,7 @@ TRIALS: dict[str, Trial] = {
     function.__name__: function
     for function in (
         *(mean, mean_of_rows, paired, ratio, share, accuracy, win_rate_with_ties),
-        *(win_rate_of_rows_with_ties, agreement, alpha, drop, length_controlled),
+        *(win_rate_of_rows_with_ties, rate_of_prompts, agreement, alpha, drop, length_controlled),
         *(best_of_win_rate, length_controlled_best_of),
         *(area_over_kl, area_over_compute),
     )

@@ -39,8 +39,8 @@ def drawn(draw: Callable[[], Figure], *, form: Form) -> bytes:
 def look(number: int, name: str) -> dict[str, Any]:
     """Colour, mark and name of the n-th thing: nothing is said by colour alone, and 36 things look like no other.
 
-    >>> [look(number, "")["marker"] for number in (0, 5, 6, 12)]
-    ['o', 'P', 's', 'D']
+    >>> len({(one["color"], one["marker"]) for one in (look(number, "") for number in range(36))})
+    36
     """
     mark = MARKS[(number + number // len(COLORS)) % len(MARKS)]
     return {"color": COLORS[number % len(COLORS)], "marker": mark, "label": short(name)}

@@ -189,8 +189,11 @@ def _words(
         f"area under the envelope of all, above the reference's reward, up to KL {report.overall.to:.4g}:"
         f" {report.overall.area}",
     ]
+    firm = {point.run for point in report.points if point.kl_is != "rough estimate"}
     for run, own in report.by_run.items():
-        lines.append(f"{run}: area up to the same KL {own.area}")
+        # Of a run whose every KL is rough the envelope is the reference alone.
+        if run in firm:
+            lines.append(f"{run}: area up to the same KL {own.area}")
     for index, point in enumerate(report.points):
         other = report.overall.dominated_by[index]
         if index in report.overall.corners:

@@ -5,6 +5,7 @@ from likelier.stats.intervals import (
     accuracy_interval,
     mean_interval,
     paired_interval,
+    rate_interval,
     ratio_interval,
     wilson,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate_preferences",
     "mean_interval",
     "paired_interval",
+    "rate_interval",
     "ratio_interval",
     "wilson",
 ]

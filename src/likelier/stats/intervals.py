@@ -191,10 +191,7 @@ def accuracy_interval(
 ) -> Estimate:
     """The share of positive margins, an exact 0 counting one half, with Wilson's interval.
 
-    With clusters or ties, Wilson's formula takes the number of independent rows without ties that would give the
-    variance found (of the clusters, but never less than that of rows which are independent; where all rows are alike,
-    the number of clusters) and Student's t for z: an accuracy of 1 is never certain. Weighted rows are as many
-    independent ones as Kish says, `(Σ w)² / Σ w²`.
+    With clusters, weights or ties it is that of `rate_interval`.
 
     Args:
         margins: `[n]`, chosen less rejected; only the sign counts.
@@ -213,15 +210,46 @@ def accuracy_interval(
     outcomes = 0.5 * (1.0 + np.sign(_checked(margins)))
     if clusters is None and weights is None and not (outcomes == 0.5).any():
         return wilson(float(outcomes.sum()), outcomes.size, level=level)
-    counted = checked_weights(weights, outcomes.size)
-    share, variance, count = _clustered_mean(outcomes, clusters, counted)
+    return rate_interval(outcomes, clusters=clusters, weights=weights, level=level)
+
+
+def rate_interval(
+    rates: Values,
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    weights: Values | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """The mean of rates, such as each prompt's win rate, with an interval that stays within 0 and 1.
+
+    Wilson's formula takes the number of independent rows of 0 or 1 that would give the variance found (of the clusters,
+    but never less than that of rows which are independent; where all rows are alike, the number of clusters) and
+    Student's t for z: a rate of 1 is never certain. Weighted rows are as many independent ones as Kish says,
+    `(Σ w)² / Σ w²`.
+
+    Args:
+        rates: `[n]`, from 0 to 1.
+        clusters, weights: as `accuracy_interval`'s.
+        level: the coverage.
+
+    Raises:
+        ValueError: as `accuracy_interval`; rates below 0 or above 1.
+
+    >>> print(rate_interval([1.0, 0.5, 0.75, 0.75]))
+    0.75 [0.385, 0.935] (95 %, n = 4)
+    """
+    rows = _checked(rates)
+    if rows.min() < 0.0 or rows.max() > 1.0:
+        raise ValueError(f"rates lie from 0 to 1, not from {rows.min():g} to {rows.max():g}")
+    counted = checked_weights(weights, rows.size)
+    share, variance, count = _clustered_mean(rows, clusters, counted)
     if count == 1:
-        return Estimate(value=share, n=outcomes.size, clusters=count, level=level)
-    spread = float((counted * np.square(outcomes - share)).sum() / counted.sum())
+        return Estimate(value=share, n=rows.size, clusters=count, level=level)
+    spread = float((counted * np.square(rows - share)).sum() / counted.sum())
     floor = spread / kish_size(counted)
     independent = count if floor == 0.0 else share * (1.0 - share) / max(variance, floor)
     low, high = _score_interval(share, independent, t_quantile(level, count - 1))
-    return Estimate(value=share, low=low, high=high, n=outcomes.size, clusters=count, level=level)
+    return Estimate(value=share, low=low, high=high, n=rows.size, clusters=count, level=level)
 
 
 def _score_interval(share: float, n: float, quantile: float) -> tuple[float, float]:
